@@ -1,0 +1,93 @@
+/* Pool logic: what the API's calls mean. No sockets, threads, files or clock in
+ * here: calls, applied changes, executor messages, timer ticks come in; and
+ * transactions, replies, executor messages and timer wishes go out through the
+ * hooks. So a whole pool of these runs in one thread under a simulated clock.
+ */
+#ifndef POOL_POOL_H
+#define POOL_POOL_H
+
+#include "raftdb/store.h"
+#include "schema/call.h"
+
+struct pool;
+
+/* error as db_txn_cb's. */
+typedef void (*pool_txn_cb)(void *data, int error, struct txn_result result);
+typedef void (*pool_done_cb)(void *data, int error);
+/* Verified: ok tells if the password fits. Hashed: hash is the new hash. */
+typedef void (*pool_password_cb)(void *data, bool ok, const char *hash);
+typedef void (*pool_remote_cb)(void *data, int error, struct value *result,
+			       struct value *api_error,
+			       const char *peer_fingerprint);
+
+struct pool_hooks {
+	void *data;
+	const struct store *(*store)(void *data);
+	void (*submit)(void *data, struct txn *takes_t, pool_txn_cb cb, void *cb_data);
+	void (*read_barrier)(void *data, pool_done_cb cb, void *cb_data);
+	/* hash NULL: make a new hash of password. On a worker thread. */
+	void (*password)(void *data, const char *password, const char *hash,
+			 pool_password_cb cb, void *cb_data);
+	/* Wall clock and monotonic milliseconds come from base/env.h. The daemon
+	 * calls pool_timers() at this env_mono_ms(); a later wish replaces it. */
+	void (*wake_at)(void *data, int64_t mono_ms);
+	/* To this host's executor; -ENOTCONN when it is away. */
+	int (*executor_send)(void *data, const struct value *msg);
+	/* A call to another host's front end (see rpc/client.h). fingerprint may
+	 * be NULL. */
+	void (*remote_call)(void *data, const char *address, const char *method,
+			    struct value **params, unsigned n_params,
+			    const char *fingerprint, pool_remote_cb cb,
+			    void *cb_data);
+	/* Raft membership, serving leader only; -EBUSY: one at a time. */
+	int (*member_add)(void *data, uint64_t id, const char *peer_address,
+			  pool_done_cb cb, void *cb_data);
+	int (*member_assign)(void *data, uint64_t id, int db_role,
+			     pool_done_cb cb, void *cb_data);
+	int (*member_remove)(void *data, uint64_t id, pool_done_cb cb, void *cb_data);
+	int (*transfer)(void *data, uint64_t id, pool_done_cb cb, void *cb_data);
+	/* db_role of a member in the Raft configuration, -1 if it has none. */
+	int (*member_role)(void *data, uint64_t id);
+	bool (*member_alive)(void *data, uint64_t id, int64_t within_ms);
+	/* Leave our own pool and start again as a member of another: forget the
+	 * old data folder (moved aside), trust these members ([{raft_id,
+	 * peer_address, fingerprint}] as a set of structs), wait to be added. */
+	void (*become_member)(void *data, const struct value *members);
+};
+
+struct pool_config {
+	const char *host_uuid;
+	const char *address;       /* management address of this host */
+	unsigned https_port;
+	const char *peer_address;  /* address:port of its Raft port */
+	const char *certificate;   /* PEM */
+	const char *fingerprint;   /* SHA-256 hex */
+	const char *hostname;
+	const char *version;       /* the product's */
+	const char *first_password; /* for root, used when the pool is created */
+	unsigned login_delay_ms;   /* after a wrong password */
+	unsigned host_dead_after_ms;
+	const char *image_dir;     /* where suspend images go (a path text) */
+};
+
+struct pool *pool_new(const struct pool_config *cfg, const struct pool_hooks *h);
+void pool_free(struct pool *p);
+
+/* Takes c; it ends by call_reply/call_fail at some time. */
+void pool_call(struct pool *p, struct call *c);
+/* After every transaction that changed something here, in order. */
+void pool_changed(struct pool *p, const struct txn *t, uint64_t generation,
+		  const struct change *changes, size_t n);
+/* The store was replaced (snapshot): everything may have changed. */
+void pool_reloaded(struct pool *p);
+/* leader_id 0: nobody. is_serving: it is us, and we may sequence. */
+void pool_leader(struct pool *p, uint64_t leader_id, bool is_serving);
+void pool_timers(struct pool *p);
+void pool_executor_message(struct pool *p, const struct value *msg);
+void pool_executor_connected(struct pool *p, bool up);
+
+/* Names of all custom messages without a handler, for `xenpoolctl api`; the
+ * i-th, NULL at the end. */
+const char *pool_missing_message(size_t i);
+
+#endif

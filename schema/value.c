@@ -183,15 +183,21 @@ struct value *value_printf(const char *fmt, ...)
 {
 	struct value *v;
 	va_list ap;
-	char *s;
+	char s[512], *more = NULL;
 	int n;
 
 	va_start(ap, fmt);
-	n = vasprintf(&s, fmt, ap);
+	n = vsnprintf(s, sizeof(s), fmt, ap);
 	va_end(ap);
 	xassert(n >= 0);
-	v = value_string(s, (size_t)n);
-	free(s);
+	if ((size_t)n >= sizeof(s)) {
+		more = xmalloc((size_t)n + 1);
+		va_start(ap, fmt);
+		vsnprintf(more, (size_t)n + 1, fmt, ap);
+		va_end(ap);
+	}
+	v = value_string(more ? more : s, (size_t)n);
+	free(more);
 	return v;
 }
 

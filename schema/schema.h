@@ -74,7 +74,9 @@ struct field_def {
 	unsigned flags;
 	uint8_t readers, writers; /* enum role_set */
 	enum relation_kind relation;
-	int16_t other_class, other_field; /* of the relation, else -1 */
+	/* Of the relation, else -1. A set bound to itself (subject.roles,
+	 * role.subroles) is RELATION_NONE with itself here: stored as given. */
+	int16_t other_class, other_field;
 	const struct map_key_role *map_keys;
 	unsigned n_map_keys;
 };
@@ -132,6 +134,10 @@ struct method_def {
 	const char *since;
 	const char *state; /* published, prototyped, deprecated, removed */
 	const char *doc;
+	/* Guarded keys of add_to_/remove_from_ calls; the first that fits wins
+	 * and replaces roles. */
+	const struct map_key_role *map_keys;
+	unsigned n_map_keys;
 };
 
 enum class_flag {
@@ -157,7 +163,7 @@ struct class_def {
 	int16_t f_uuid, f_name_label; /* -1 if it has none */
 };
 
-/* Generated. A role_set is an index into schema_role_sets[]; ROLE_LOCAL_ROOT
+/* Generated. A role_set is an index into schema_role_sets[]; ROLES_LOCAL_ROOT
  * is the empty set (local superuser only). */
 struct role_def {
 	const char *name;
@@ -185,6 +191,12 @@ struct error_def {
 };
 extern const struct error_def schema_errors[]; /* sorted by code */
 extern const unsigned schema_n_errors;
+struct alert_def {
+	const char *name; /* of a message object */
+	int priority;     /* 1 = worst .. 5 = informational */
+};
+extern const struct alert_def schema_alerts[]; /* sorted by name */
+extern const unsigned schema_n_alerts;
 
 /* O(1); NULL if unknown. */
 const struct class_def *schema_class(const char *name, size_t n);
@@ -193,6 +205,7 @@ const struct method_def *schema_method(const char *name, size_t n);
 /* By wire name or database name; -1 if unknown. */
 int schema_field(const struct class_def *c, const char *name, size_t n);
 const struct error_def *schema_error(const char *code);
+const struct alert_def *schema_alert(const char *name);
 
 /* The default of a field: its declared one, else the type's empty value ("", 0,
  * epoch, first enum member, empty set or map, OpaqueRef:NULL). Owned by the

@@ -53,8 +53,9 @@ struct pool_hooks {
 	 * old data folder (moved aside), trust these members ([{raft_id,
 	 * peer_address, fingerprint}] as a set of structs), wait to be added. */
 	void (*become_member)(void *data, const struct value *members);
-	/* What the database knows of itself: see pool/status.h. May be NULL. */
-	struct value *(*status)(void *data);
+	/* What the database knows of itself, as JSON (see pool/status.h); the
+	 * caller frees it. The hook may be NULL. */
+	char *(*status)(void *data);
 };
 
 struct pool_config {

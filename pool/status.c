@@ -1,60 +1,100 @@
 #include "pool/status.h"
 
 #include <inttypes.h>
+#include <json-c/json.h>
+#include <stdio.h>
 
 static const char *const role_names[] = { "spare", "stand-by", "voter" };
 
-static struct value *hash_text(struct hash128 h)
+static void put_text(struct json_object *o, const char *key, const char *text)
 {
-	return value_printf("%016" PRIx64 "%016" PRIx64, h.hi, h.lo);
+	json_object_object_add(o, key, json_object_new_string(text));
 }
 
-static struct value *id_text(uint64_t id)
+static void put_int(struct json_object *o, const char *key, uint64_t n)
 {
-	return value_printf("%" PRIu64, id);
+	json_object_object_add(o, key, json_object_new_int64((int64_t)n));
 }
 
-static struct value *member_of(const struct db_status *s, unsigned i)
+static void put_bool(struct json_object *o, const char *key, bool b)
 {
-	return value_struct_of(
-		"id", id_text(s->members[i].id),
-		"address", value_stringz(s->members[i].address),
-		"role", value_stringz(role_names[s->members[i].role]),
-		"connected", value_bool(s->members[i].connected),
-		"heard_ms_ago", value_int(s->members[i].heard_ms_ago),
-		"applied_index", value_int((int64_t)s->members[i].applied_index),
-		"digest_generation",
-		value_int((int64_t)s->members[i].digest_generation),
-		"digest", hash_text(s->members[i].digest), NULL);
+	json_object_object_add(o, key, json_object_new_boolean(b));
 }
 
-struct value *status_of(const struct db *db, const struct front *f)
+/* Ids use all 64 bits, which JSON readers may not keep: as text. */
+static void put_id(struct json_object *o, const char *key, uint64_t id)
 {
+	char text[24];
+
+	snprintf(text, sizeof text, "%" PRIu64, id);
+	put_text(o, key, text);
+}
+
+static void put_digest(struct json_object *o, struct hash128 h)
+{
+	char text[40];
+
+	snprintf(text, sizeof text, "%016" PRIx64 "%016" PRIx64, h.hi, h.lo);
+	put_text(o, "digest", text);
+}
+
+static struct json_object *members_json(const struct db_status *s)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (unsigned i = 0; i < s->n_members; i++) {
+		struct json_object *o = json_object_new_object();
+
+		put_id(o, "id", s->members[i].id);
+		put_text(o, "address", s->members[i].address);
+		put_text(o, "role", role_names[s->members[i].role]);
+		put_bool(o, "connected", s->members[i].connected);
+		put_int(o, "heard_ms_ago",
+			(uint64_t)s->members[i].heard_ms_ago);
+		put_int(o, "applied_index", s->members[i].applied_index);
+		put_int(o, "digest_generation",
+			s->members[i].digest_generation);
+		put_digest(o, s->members[i].digest);
+		json_object_array_add(list, o);
+	}
+	return list;
+}
+
+static void put_front(struct json_object *o, const struct front *f)
+{
+	struct front_status s;
+
+	front_get_status(f, &s);
+	put_int(o, "connections", s.connections);
+	put_int(o, "requests", s.requests);
+	put_int(o, "errors_4xx", s.errors_4xx);
+	put_int(o, "errors_5xx", s.errors_5xx);
+}
+
+char *status_json(const struct db *db, const struct front *f)
+{
+	struct json_object *o = json_object_new_object();
 	struct db_status s;
-	struct front_status fs = { 0 };
-	struct value *members;
+	char *ret;
 
 	db_get_status(db, &s);
+	put_id(o, "id", s.id);
+	put_id(o, "leader_id", s.leader_id);
+	put_bool(o, "is_leader", s.is_leader);
+	put_bool(o, "is_serving_leader", s.is_serving_leader);
+	put_int(o, "term", s.term);
+	put_int(o, "commit_index", s.commit_index);
+	put_int(o, "applied_index", s.applied_index);
+	put_int(o, "last_index", s.last_index);
+	put_int(o, "snapshot_index", s.snapshot_index);
+	put_int(o, "generation", store_generation(db_store(db)));
+	put_digest(o, store_digest(db_store(db)));
+	put_int(o, "disk_free_bytes", s.disk_free_bytes);
+	put_int(o, "pending_txns", s.pending_txns);
 	if (f)
-		front_get_status(f, &fs);
-	members = value_set_new(s.n_members);
-	for (unsigned i = 0; i < s.n_members; i++)
-		members->items[i] = member_of(&s, i);
-	return value_struct_of(
-		"id", id_text(s.id), "leader_id", id_text(s.leader_id),
-		"is_leader", value_bool(s.is_leader),
-		"is_serving_leader", value_bool(s.is_serving_leader),
-		"term", value_int((int64_t)s.term),
-		"commit_index", value_int((int64_t)s.commit_index),
-		"applied_index", value_int((int64_t)s.applied_index),
-		"last_index", value_int((int64_t)s.last_index),
-		"snapshot_index", value_int((int64_t)s.snapshot_index),
-		"generation",
-		value_int((int64_t)store_generation(db_store(db))),
-		"digest", hash_text(store_digest(db_store(db))),
-		"disk_free_bytes", value_int((int64_t)s.disk_free_bytes),
-		"pending_txns", value_int((int64_t)s.pending_txns),
-		"connections", value_int(fs.connections),
-		"requests", value_int((int64_t)fs.requests),
-		"members", members, NULL);
+		put_front(o, f);
+	json_object_object_add(o, "members", members_json(&s));
+	ret = xstrdup(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
+	json_object_put(o);
+	return ret;
 }

@@ -1,10 +1,11 @@
-/* What this member knows of itself and the others, as one struct value. */
+/* What this member knows of itself and the others, as JSON text. */
 #ifndef POOL_STATUS_H
 #define POOL_STATUS_H
 
 #include "raftdb/db.h"
 #include "rpc/front.h"
 
-struct value *status_of(const struct db *db, const struct front *f);
+/* f may be NULL. The caller frees the text. */
+char *status_json(const struct db *db, const struct front *f);
 
 #endif

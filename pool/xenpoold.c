@@ -447,11 +447,11 @@ static bool hook_member_alive(void *data, uint64_t id, int64_t within_ms)
 	return db_member_alive(d->db, id, within_ms);
 }
 
-static struct value *hook_status(void *data)
+static char *hook_status(void *data)
 {
 	struct daemon *d = data;
 
-	return status_of(d->db, d->front);
+	return status_json(d->db, d->front);
 }
 
 /* ---- stopping and starting again ---- */

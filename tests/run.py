@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Runs the test programs and sums them up.
+
+usage: run.py [--list] [--suite SUITE]... [NAME]...
+
+Suites, in this order: style unit wire integration clients. NAME picks programs
+whose name contains it. Output of a program is shown when it fails and kept in
+BUILD/test-logs/. XENPOOL_BUILD names the build folder (default: build).
+"""
+import argparse
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+BUILD = pathlib.Path(os.environ.get("XENPOOL_BUILD", TOP / "build")).resolve()
+PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
+SUITES = ["style", "unit", "wire", "integration", "clients"]
+TIMEOUT = {"style": 60, "unit": 180, "wire": 180, "integration": 600, "clients": 600}
+
+
+def programs():
+    yield "style", "layers", [PYTHON, TOP / "tests/check_layers.py", TOP]
+    yield "style", "sizes", [PYTHON, TOP / "tests/check_style.py", TOP]
+    yield "style", "schema-generated", [PYTHON, TOP / "schema/generate.py", "--check"]
+    yield "style", "schema-facts", [PYTHON, TOP / "tests/schema/check_facts.py",
+                                    BUILD / "tests/schema/dump_schema"]
+    for path in sorted((BUILD / "tests/unit").glob("test_*")):
+        if os.access(path, os.X_OK) and not path.suffix:
+            yield "unit", path.name, [path]
+    for suite in SUITES[2:]:
+        for path in sorted((TOP / "tests" / suite).glob("test_*.py")):
+            yield suite, path.stem, [PYTHON, path]
+
+
+def counts(text, code):
+    """Tests (passed, failed, skipped) that a program's output speaks of."""
+    ran = re.findall(r"^Ran (\d+) tests? in", text, re.M)
+    if ran:
+        n = sum(map(int, ran))
+        bad = sum(int(x) for x in re.findall(r"(?:failures|errors)=(\d+)", text))
+        skip = sum(int(x) for x in re.findall(r"skipped=(\d+)", text))
+        return n - bad - skip, bad + (1 if code and not bad else 0), skip
+    passed = sum(map(int, re.findall(r"\[  PASSED  \] (\d+) test", text)))
+    failed = sum(map(int, re.findall(r"\[  FAILED  \] (\d+) test", text)))
+    if passed or failed:
+        return passed, failed or (1 if code else 0), 0
+    return (0, 1, 0) if code else (1, 0, 0)
+
+
+def run(suite, name, command, log):
+    env = dict(os.environ, XENPOOL_BUILD=str(BUILD), XENPOOL_TOP=str(TOP),
+               ASAN_OPTIONS="detect_leaks=1:abort_on_error=0",
+               UBSAN_OPTIONS="print_stacktrace=1")
+    start = time.monotonic()
+    with open(log, "wb") as out:
+        child = subprocess.Popen([str(c) for c in command], stdout=out,
+                                 stderr=subprocess.STDOUT, cwd=BUILD, env=env,
+                                 stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            code = child.wait(TIMEOUT[suite])
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            code = -9
+            out.write(f"\nkilled after {TIMEOUT[suite]} s\n".encode())
+    text = log.read_text(errors="replace")
+    return code, time.monotonic() - start, text
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ap.add_argument("names", nargs="*")
+    ap.add_argument("--suite", action="append", choices=SUITES)
+    ap.add_argument("--list", action="store_true")
+    args = ap.parse_args()
+    chosen = [p for p in programs()
+              if (not args.suite or p[0] in args.suite)
+              and (not args.names or any(n in p[1] for n in args.names))]
+    if args.list:
+        print("\n".join(f"{s:12} {n}" for s, n, _ in chosen))
+        return 0
+    logs = BUILD / "test-logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    total = [0, 0, 0]
+    failures = []
+    for suite, name, command in chosen:
+        code, seconds, text = run(suite, name, command, logs / f"{suite}-{name}.log")
+        result = counts(text, code)
+        total = [a + b for a, b in zip(total, result)]
+        good = code == 0 and not result[1]
+        print(f"{'ok  ' if good else 'FAIL'} {suite:12} {name:28} "
+              f"{result[0]:5} passed {seconds:7.1f} s", flush=True)
+        if not good:
+            failures.append(f"{suite}/{name}")
+            print("\n".join("    | " + l for l in text.splitlines()[-60:]), flush=True)
+    if failures:
+        print("failed: " + " ".join(failures) + f" (whole output in {logs})")
+    skipped = f", {total[2]} skipped" if total[2] else ""
+    print(f"{total[0]} passed, {total[1]} failed{skipped}")
+    return 1 if failures or not total[0] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,319 @@
+"""Pools of real processes on loopback addresses, for the demo and the tests.
+
+A LocalPool owns a folder and the processes that it started; nothing else is
+ever signalled. Each member is one xenpoold and one xenpool-executor (simulated
+Xen) on an address of its own.
+"""
+import http.client
+import json
+import os
+import pathlib
+import random
+import signal
+import socket
+import ssl
+import subprocess
+import time
+
+NULL = "OpaqueRef:NULL"
+
+
+class ApiError(Exception):
+    """A failure that the API answered: .code and .params."""
+
+    def __init__(self, details):
+        super().__init__(" ".join(map(str, details)))
+        self.details = details
+        self.code = details[0] if details else ""
+        self.params = details[1:]
+
+
+class Client:
+    """One keep-alive JSON-RPC connection; proxy style: c.VM.start(ref, False, False).
+
+    Calls get the session put in front. Connection errors surface as OSError or
+    http.client.HTTPException.
+    """
+
+    def __init__(self, address, port=8443, tls=True, timeout=90):
+        self.address, self.port, self.tls, self.timeout = address, port, tls, timeout
+        self.session = None
+        self.conn = None
+
+    def _connect(self):
+        if self.tls:
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            self.conn = http.client.HTTPSConnection(
+                self.address, self.port, timeout=self.timeout, context=context)
+        else:
+            self.conn = http.client.HTTPConnection(
+                self.address, self.port, timeout=self.timeout)
+        self.conn.connect()
+        self.conn.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def rpc(self, method, *params):
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method,
+                           "params": list(params)})
+        if self.conn is None:
+            self._connect()
+        try:
+            self.conn.request("POST", "/jsonrpc", body,
+                              {"Content-Type": "application/json"})
+            answer = json.loads(self.conn.getresponse().read())
+        except Exception:
+            self.close()
+            raise
+        if "error" in answer:
+            raise ApiError([answer["error"]["message"]] + answer["error"]["data"])
+        return answer["result"]
+
+    def login(self, user="root", password="secret"):
+        self.session = self.rpc("session.login_with_password", user, password,
+                                "2.23", "xenpool-tests")
+        return self
+
+    def call(self, method, *params):
+        return self.rpc(method, self.session, *params)
+
+    def __getattr__(self, cls):
+        if cls.startswith("_"):
+            raise AttributeError(cls)
+        return _Class(self, cls)
+
+    def close(self):
+        if self.conn is not None:
+            self.conn.close()
+            self.conn = None
+
+    def wait_task(self, task, timeout=60):
+        """The task's result text; ApiError when it failed or was cancelled."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            record = self.task.get_record(task)
+            if record["status"] == "success":
+                return record["result"]
+            if record["status"] in ("failure", "cancelled"):
+                raise ApiError(record["error_info"] or ["TASK_CANCELLED", task])
+            time.sleep(0.05)
+        raise TimeoutError(f"task {task} still {record}")
+
+
+class _Class:
+    def __init__(self, client, name, prefix=""):
+        self._client, self._name = client, name
+
+    def __getattr__(self, method):
+        if self._name == "Async":
+            return _Class(self._client, "Async." + method)
+        return lambda *a: self._client.call(f"{self._name}.{method}", *a)
+
+
+def unwrap(result):
+    """<value>x</value> -> x"""
+    return result.removeprefix("<value>").removesuffix("</value>")
+
+
+class Member:
+    def __init__(self, pool, index, address):
+        self.pool, self.index, self.address = pool, index, address
+        self.dir = pool.dir / f"host{index + 1}"
+        self.dir.mkdir(parents=True, exist_ok=True)
+        self.daemon = self.executor = None
+        self.options = []
+        self.executor_options = []
+
+    def _spawn(self, name, command):
+        log = open(self.dir / f"{name}.log", "ab")
+        with log:
+            return subprocess.Popen([str(c) for c in command], stdout=log,
+                                    stderr=subprocess.STDOUT,
+                                    stdin=subprocess.DEVNULL,
+                                    env=self.pool.env, start_new_session=True)
+
+    def start_executor(self):
+        self.executor = self._spawn("executor", [
+            self.pool.build / "xenpool-executor", "--backend=sim",
+            f"--socket={self.dir}/executor.sock", f"--state-dir={self.dir}/xen",
+            f"--migrate-address={self.address}", "--memory-mib=8192", "--cpus=4",
+            *self.executor_options])
+
+    def start_daemon(self, *extra):
+        pool = self.pool
+        self.daemon = self._spawn("xenpoold", [
+            pool.build / "xenpoold", f"--data-dir={self.dir}/data",
+            f"--address={self.address}", f"--https-port={pool.https_port}",
+            f"--http-port={pool.http_port}", f"--peer-port={pool.peer_port}",
+            f"--executor-socket={self.dir}/executor.sock",
+            f"--hostname=host{self.index + 1}",
+            f"--root-password-file={pool.dir}/password",
+            "--login-delay=200", *pool.options, *self.options, *extra])
+
+    def start(self):
+        self.start_executor()
+        self.start_daemon()
+        return self
+
+    def kill(self, what="daemon", sig=signal.SIGKILL):
+        """Signals our own child and waits until it is gone."""
+        child = getattr(self, what)
+        if child and child.poll() is None:
+            child.send_signal(sig)
+            child.wait(20)
+        return child.returncode if child else None
+
+    def stop(self):
+        for what in ("daemon", "executor"):
+            child = getattr(self, what)
+            if child and child.poll() is None:
+                child.terminate()
+        for what in ("daemon", "executor"):
+            child = getattr(self, what)
+            if child:
+                try:
+                    child.wait(5)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+
+    def client(self, login=True, tls=True, timeout=90):
+        port = self.pool.https_port if tls else self.pool.http_port
+        c = Client(self.address, port, tls, timeout)
+        return c.login(password=self.pool.password) if login else c
+
+    def log(self, name="xenpoold"):
+        return (self.dir / f"{name}.log").read_text(errors="replace")
+
+    def wait_up(self, timeout=20):
+        """Until a login works here."""
+        end = time.monotonic() + timeout
+        while True:
+            if self.daemon.poll() is not None:
+                raise RuntimeError(f"xenpoold of {self.address} ended with "
+                                   f"{self.daemon.returncode}:\n" + self.log()[-3000:])
+            try:
+                c = self.client(timeout=5)
+                if c.rpc("pool.get_all", c.session):
+                    return c
+            except (OSError, http.client.HTTPException, ApiError, ValueError) as e:
+                if time.monotonic() > end:
+                    raise RuntimeError(f"{self.address} does not answer ({e!r}):\n"
+                                       + self.log()[-3000:]) from e
+            time.sleep(0.05)
+
+    def status(self, client=None):
+        c = client or self.client(timeout=10)
+        host = c.call("session.get_this_host", c.session)
+        host = self.host_ref(c)
+        return json.loads(c.call("host.call_plugin", host, "xenpool", "status", {}))
+
+    def host_ref(self, client):
+        for ref, record in client.host.get_all_records().items():
+            if record["address"] == self.address:
+                return ref
+        raise KeyError(self.address)
+
+
+class LocalPool:
+    def __init__(self, build, folder, n=3, network=None, password="secret",
+                 options=(), https_port=8443, http_port=8080, peer_port=7443):
+        """network "127.0.0" gives 127.0.0.1, .2, ...; None: a random one."""
+        self.build = pathlib.Path(build).resolve()
+        self.dir = pathlib.Path(folder)
+        self.dir.mkdir(parents=True, exist_ok=True)
+        self.password = password
+        self.https_port, self.http_port, self.peer_port = https_port, http_port, peer_port
+        self.options = list(options)
+        self.env = dict(os.environ)
+        if network is None:
+            network = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}"
+        fd = os.open(self.dir / "password", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.write(fd, password.encode() + b"\n")
+        os.close(fd)
+        self.members = [Member(self, i, f"{network}.{i + 1}") for i in range(n)]
+
+    def form(self, progress=lambda text: None):
+        """Starts all members and joins the others to the first."""
+        for m in self.members:
+            m.start()
+        first = self.members[0].wait_up()
+        progress(f"{self.members[0].address} is up, a pool of one")
+        for m in self.members[1:]:
+            c = m.wait_up()
+            c.pool.join(self.members[0].address + f":{self.https_port}", "root",
+                        self.password)
+            c.close()
+            progress(f"{m.address} asked to join")
+        self.wait_formed()
+        first.close()
+        return self
+
+    def wait_formed(self, timeout=40):
+        """Until every member answers, is live, enabled and a voter."""
+        end = time.monotonic() + timeout
+        want = len(self.members)
+        seen = None
+        while time.monotonic() < end:
+            try:
+                for m in self.members:
+                    c = m.client(timeout=5)
+                    hosts = c.host.get_all_records().values()
+                    live = c.host_metrics.get_all_records()
+                    seen = [(h["address"], h["enabled"],
+                             live.get(h["metrics"], {}).get("live")) for h in hosts]
+                    assert len(seen) == want and all(e and l for _, e, l in seen), seen
+                    status = m.status(c)
+                    seen = status
+                    assert sum(x["role"] == "voter" for x in status["members"]) == want
+                    c.close()
+                return
+            except (OSError, http.client.HTTPException, ApiError, AssertionError,
+                    ValueError, KeyError) as e:
+                seen = e if not isinstance(e, AssertionError) else seen
+                time.sleep(0.1)
+        raise RuntimeError(f"the pool did not form: {seen!r}")
+
+    def leader(self, timeout=20):
+        """The member that serves as master now."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            for m in self.members:
+                if m.daemon and m.daemon.poll() is None:
+                    try:
+                        if m.status()["is_serving_leader"]:
+                            return m
+                    except (OSError, http.client.HTTPException, ApiError,
+                            ValueError, KeyError):
+                        pass
+            time.sleep(0.05)
+        raise RuntimeError("no member leads")
+
+    def followers(self):
+        leader = self.leader()
+        return [m for m in self.members if m is not leader]
+
+    def wait_converged(self, timeout=30):
+        """Until all members show one generation and one digest; returns it."""
+        end = time.monotonic() + timeout
+        seen = []
+        while time.monotonic() < end:
+            try:
+                seen = [(s["generation"], s["digest"])
+                        for s in (m.status() for m in self.members)]
+                if len(set(seen)) == 1:
+                    return seen[0]
+            except (OSError, http.client.HTTPException, ApiError, ValueError, KeyError):
+                pass
+            time.sleep(0.1)
+        raise RuntimeError(f"members differ: {seen}")
+
+    def stop(self):
+        for m in self.members:
+            m.stop()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.stop()

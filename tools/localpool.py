@@ -205,7 +205,6 @@ class Member:
     def status(self, client=None):
         c = client or self.client(timeout=10)
         host = c.call("session.get_this_host", c.session)
-        host = self.host_ref(c)
         return json.loads(c.call("host.call_plugin", host, "xenpool", "status", {}))
 
     def host_ref(self, client):

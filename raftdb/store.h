@@ -47,6 +47,9 @@ struct record *store_by_uuid(const struct store *s, int cls, const char *uuid);
 /* All rows of the class with this name_label, as a set value of refs. */
 struct value *store_by_name(const struct store *s, int cls, const char *name);
 
+/* Does any other row point to it with a RELATION_ONE field? Usually O(1). */
+bool store_is_referenced(const struct store *s, const char *ref);
+
 /* Rows of a class, oldest change first. */
 size_t store_count(const struct store *s, int cls);
 struct record *store_first(const struct store *s, int cls);

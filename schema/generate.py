@@ -39,7 +39,7 @@ FIELD_DOCS = {
 }
 
 
-# -- methods -----------------------------------------------------------------
+# -- methods -----------------------------------------------------------
 
 class Param:
     def __init__(self, name, type_text, default=None, secret=False):
@@ -142,7 +142,8 @@ def derived_methods(schema, cls):
         own = kind in ("CREATE", "DESTROY")
         roles = cls.get("messages" if own else "implicit")
         m = Method(cls, kind.lower(), kind, roles, params, result)
-        m.since, m.state, m.doc = cls.get("since"), cls.state, OBJECT_DOCS[kind]
+        m.since, m.state = cls.get("since"), cls.state
+        m.doc = OBJECT_DOCS[kind]
         if own:
             m.flags.add("ASYNC")
         if kind.endswith("_WHERE"):
@@ -179,7 +180,7 @@ def all_methods(schema):
     return sorted(out, key=lambda m: m.wire.encode())
 
 
-# -- name indexes: schema.c has the reading half -------------------------------
+# -- name indexes: schema.c has the reading half -----------------------
 
 MASK = (1 << 64) - 1
 
@@ -229,7 +230,7 @@ def name_index(names):
     return slots, shifts
 
 
-# -- C text --------------------------------------------------------------------
+# -- C text ------------------------------------------------------------
 
 def c_string(s):
     if s is None:
@@ -300,7 +301,7 @@ class Pool:
         return self.places[key]
 
 
-# -- the tables ------------------------------------------------------------------
+# -- the tables --------------------------------------------------------
 
 CLASS_FLAG_ORDER = ("IN_DB", "VOLATILE", "CONSTRUCTOR", "EVENTS", "GET_ALL",
                     "PRIVATE", "STORED")
@@ -591,7 +592,7 @@ class Tables:
                       "};", ""]
 
 
-# -- main --------------------------------------------------------------------------
+# -- main --------------------------------------------------------------
 
 def read_text(path):
     try:

@@ -1,0 +1,733 @@
+/* poolbench: a load generator for any XenAPI endpoint.
+ *
+ * One thread, one epoll, N keep-alive connections, each with one call under way
+ * at a time (a closed loop). Objects to write to are made at the start, one a
+ * connection, and destroyed at the end. Latency is counted in a histogram of
+ * 1/32 relative precision.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+
+#define MAX_ENDPOINTS 16
+#define MAX_CONNECTIONS 1024
+
+/* ---- what was asked for ---- */
+
+struct endpoint {
+	char host[128], port[8];
+	bool tls;
+};
+
+static struct {
+	struct endpoint endpoints[MAX_ENDPOINTS];
+	unsigned n_endpoints;
+	const char *user, *password, *write_class, *read_method;
+	unsigned connections, duration_s, read_percent, warmup_s;
+	bool xml, json_output, local_reads;
+} opt = {
+	.user = "root",
+	.password = "",
+	.write_class = "VM_appliance",
+	.connections = 16,
+	.duration_s = 10,
+	.warmup_s = 1,
+	.read_percent = 50,
+};
+
+static uint64_t now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+/* ---- histogram: 32 linear steps in each power of two ---- */
+
+#define HIST_SLOTS (64 * 32)
+
+struct histogram {
+	uint64_t slots[HIST_SLOTS], count, max, sum;
+};
+
+static unsigned hist_slot(uint64_t us)
+{
+	unsigned top;
+
+	if (us < 32)
+		return (unsigned)us;
+	top = 63 - (unsigned)__builtin_clzll(us);
+	return (top - 4) * 32 + (unsigned)((us >> (top - 5)) & 31);
+}
+
+static uint64_t hist_value(unsigned slot)
+{
+	unsigned top = slot / 32 + 4;
+
+	return slot < 32 ? slot : (32ull + slot % 32) << (top - 5);
+}
+
+static void hist_add(struct histogram *h, uint64_t us)
+{
+	h->slots[hist_slot(us)]++;
+	h->count++;
+	h->sum += us;
+	h->max = MAX(h->max, us);
+}
+
+static uint64_t hist_quantile(const struct histogram *h, double q)
+{
+	uint64_t want = (uint64_t)((double)h->count * q), seen = 0;
+
+	for (unsigned i = 0; i < HIST_SLOTS; i++) {
+		seen += h->slots[i];
+		if (seen > want)
+			return hist_value(i);
+	}
+	return h->max;
+}
+
+/* ---- connections ---- */
+
+enum conn_state { CONN_IDLE, CONN_SENDING, CONN_READING };
+
+struct conn {
+	int fd;
+	SSL *ssl;
+	unsigned endpoint;
+	enum conn_state state;
+	struct buf out, in;
+	size_t sent;
+	bool is_read;
+	uint64_t started_us;
+	char *object; /* written to by this connection */
+	uint64_t serial;
+	uint64_t retry_at_us; /* after a failed connection */
+};
+
+static struct conn conns[MAX_CONNECTIONS];
+static SSL_CTX *tls;
+static char *session, *read_ref;
+static struct histogram reads, writes;
+static uint64_t errors, reconnects, last_ok_us, longest_gap_us;
+static bool measuring;
+static volatile sig_atomic_t interrupted;
+
+static void conn_close(struct conn *c)
+{
+	SSL_free(c->ssl);
+	c->ssl = NULL;
+	if (c->fd >= 0)
+		close(c->fd);
+	c->fd = -1;
+	c->state = CONN_IDLE;
+	c->in.len = c->out.len = c->sent = 0;
+}
+
+static int tcp_connect(const struct endpoint *e)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *a;
+	int fd = -1, one = 1;
+
+	if (getaddrinfo(e->host, e->port, &hints, &list))
+		return -1;
+	for (a = list; a && fd < 0; a = a->ai_next) {
+		fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) < 0) {
+			close(fd);
+			fd = -1;
+		}
+	}
+	freeaddrinfo(list);
+	if (fd >= 0)
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	return fd;
+}
+
+/* Blocking: a load generator may wait for its own connections. */
+static bool conn_open(struct conn *c)
+{
+	const struct endpoint *e = &opt.endpoints[c->endpoint];
+	struct timeval limit = { 5, 0 };
+
+	c->fd = tcp_connect(e);
+	if (c->fd < 0)
+		return false;
+	setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+	if (e->tls) {
+		c->ssl = SSL_new(tls);
+		SSL_set_fd(c->ssl, c->fd);
+		if (SSL_connect(c->ssl) != 1) {
+			conn_close(c);
+			return false;
+		}
+	}
+	return true;
+}
+
+static ssize_t conn_read(struct conn *c, void *p, size_t n)
+{
+	int r;
+
+	if (!c->ssl)
+		return read(c->fd, p, n);
+	r = SSL_read(c->ssl, p, (int)n);
+	if (r > 0)
+		return r;
+	r = SSL_get_error(c->ssl, r);
+	ERR_clear_error();
+	errno = r == SSL_ERROR_WANT_READ || r == SSL_ERROR_WANT_WRITE ? EAGAIN :
+									EIO;
+	return r == SSL_ERROR_ZERO_RETURN ? 0 : -1;
+}
+
+static ssize_t conn_write(struct conn *c, const void *p, size_t n)
+{
+	int r;
+
+	if (!c->ssl)
+		return send(c->fd, p, n, MSG_NOSIGNAL);
+	r = SSL_write(c->ssl, p, (int)n);
+	if (r > 0)
+		return r;
+	r = SSL_get_error(c->ssl, r);
+	ERR_clear_error();
+	errno = r == SSL_ERROR_WANT_READ || r == SSL_ERROR_WANT_WRITE ? EAGAIN :
+									EIO;
+	return -1;
+}
+
+/* ---- requests and replies ---- */
+
+static void put_body(struct buf *b, bool xml, const char *method,
+		     const char *const *args, unsigned n)
+{
+	if (xml) {
+		buf_printf(b, "<?xml version=\"1.0\"?><methodCall><methodName>"
+			   "%s</methodName><params>", method);
+		for (unsigned i = 0; i < n; i++)
+			buf_printf(b, "<param><value><string>%s</string></value>"
+				   "</param>", args[i]);
+		buf_puts(b, "</params></methodCall>");
+		return;
+	}
+	buf_printf(b, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"%s\","
+		   "\"params\":[", method);
+	for (unsigned i = 0; i < n; i++)
+		buf_printf(b, "%s%s%s%s", i ? "," : "",
+			   *args[i] == '{' ? "" : "\"", args[i],
+			   *args[i] == '{' ? "" : "\"");
+	buf_puts(b, "]}");
+}
+
+static void put_request(struct conn *c, bool xml, const char *method,
+			const char *const *args, unsigned n)
+{
+	struct buf body = BUF_INIT;
+
+	put_body(&body, xml, method, args, n);
+	c->out.len = c->sent = 0;
+	buf_printf(&c->out,
+		   "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\n%s"
+		   "Content-Length: %zu\r\n\r\n", xml ? "/" : "/jsonrpc",
+		   opt.endpoints[c->endpoint].host,
+		   xml ? "text/xml" : "application/json",
+		   opt.local_reads ? "x-xenpool-read: local\r\n" : "", body.len);
+	buf_append(&c->out, body.data, body.len);
+	buf_deinit(&body);
+}
+
+/* Length of the whole reply in c->in and where its body begins; 0 while it is
+ * not complete, -1 when it is no HTTP reply with a length. */
+static ssize_t reply_length(struct conn *c, size_t *ret_body)
+{
+	const char *text = buf_cstr(&c->in);
+	const char *end = strstr(text, "\r\n\r\n"), *length;
+	size_t total;
+
+	if (!end)
+		return c->in.len > 65536 ? -1 : 0;
+	length = strcasestr(text, "\r\ncontent-length:");
+	if (!length || length > end)
+		return -1;
+	*ret_body = (size_t)(end + 4 - text);
+	total = *ret_body + strtoul(length + 17, NULL, 10);
+	return c->in.len >= total ? (ssize_t)total : 0;
+}
+
+static bool body_ok(const char *body, size_t n)
+{
+	static const char *const bad[] = { "\"error\":{", "\"error\":[",
+					   "<value>Failure</value>" };
+
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		if (memmem(body, MIN(n, (size_t)512), bad[i], strlen(bad[i])))
+			return false;
+	return true;
+}
+
+/* One call on a blocking connection, for setting up and tidying; the parsed
+ * JSON result or NULL. */
+static struct json_object *call(struct conn *c, const char *method,
+				const char *const *args, unsigned n)
+{
+	struct json_object *root, *result = NULL, *error = NULL;
+	char chunk[16384];
+	size_t body = 0;
+	ssize_t r;
+
+	put_request(c, false, method, args, n);
+	while (c->sent < c->out.len) {
+		r = conn_write(c, c->out.data + c->sent, c->out.len - c->sent);
+		if (r <= 0)
+			return NULL;
+		c->sent += (size_t)r;
+	}
+	c->in.len = 0;
+	while ((r = reply_length(c, &body)) == 0) {
+		r = conn_read(c, chunk, sizeof chunk);
+		if (r <= 0)
+			return NULL;
+		buf_append(&c->in, chunk, (size_t)r);
+	}
+	root = r > 0 ? json_tokener_parse(c->in.data + body) : NULL;
+	if (root && !json_object_object_get_ex(root, "result", &result) &&
+	    json_object_object_get_ex(root, "error", &error))
+		fprintf(stderr, "poolbench: %s: %s\n", method,
+			json_object_to_json_string(error));
+	result = json_object_get(result);
+	json_object_put(root);
+	c->in.len = c->out.len = 0;
+	return result;
+}
+
+static char *call_text(struct conn *c, const char *method,
+		       const char *const *args, unsigned n)
+{
+	struct json_object *v = call(c, method, args, n), *first = v;
+	char *ret = NULL;
+
+	if (json_object_is_type(v, json_type_array))
+		first = json_object_array_get_idx(v, 0);
+	if (first)
+		ret = xstrdup(json_object_get_string(first));
+	json_object_put(v);
+	return ret;
+}
+
+/* ---- the load ---- */
+
+static void start_call(struct conn *c, int epoll)
+{
+	char text[48], method[128];
+	struct epoll_event ev = { EPOLLIN | EPOLLOUT, { .ptr = c } };
+
+	c->is_read = (c->serial++ * 7919 + (uint64_t)(c - conns) * 31) % 100 <
+		     opt.read_percent;
+	if (c->is_read) {
+		const char *args[] = { session, read_ref };
+
+		put_request(c, opt.xml, opt.read_method ? opt.read_method :
+							  "pool.get_record",
+			    args, opt.read_method ? 1 : 2);
+	} else {
+		const char *args[] = { session, c->object, text };
+
+		snprintf(text, sizeof text, "value %" PRIu64, c->serial);
+		snprintf(method, sizeof method, "%s.set_name_description",
+			 opt.write_class);
+		put_request(c, opt.xml, method, args, 3);
+	}
+	c->started_us = now_us();
+	c->state = CONN_SENDING;
+	epoll_ctl(epoll, EPOLL_CTL_MOD, c->fd, &ev);
+}
+
+static void drop(struct conn *c, int epoll)
+{
+	if (c->fd >= 0)
+		epoll_ctl(epoll, EPOLL_CTL_DEL, c->fd, NULL);
+	conn_close(c);
+	c->endpoint = (c->endpoint + 1) % opt.n_endpoints;
+	c->retry_at_us = now_us() + 10000;
+	if (measuring) {
+		reconnects++;
+		errors++;
+	}
+}
+
+static bool reopen(struct conn *c, int epoll)
+{
+	struct epoll_event ev = { EPOLLIN | EPOLLOUT, { .ptr = c } };
+
+	if (!conn_open(c)) {
+		c->endpoint = (c->endpoint + 1) % opt.n_endpoints;
+		c->retry_at_us = now_us() + 20000;
+		return false;
+	}
+	fcntl(c->fd, F_SETFL, O_NONBLOCK);
+	epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &ev);
+	start_call(c, epoll);
+	return true;
+}
+
+static void finish_call(struct conn *c, bool ok)
+{
+	uint64_t now = now_us();
+
+	if (!measuring)
+		return;
+	if (!ok) {
+		errors++;
+		return;
+	}
+	hist_add(c->is_read ? &reads : &writes, now - c->started_us);
+	if (last_ok_us)
+		longest_gap_us = MAX(longest_gap_us, now - last_ok_us);
+	last_ok_us = now;
+}
+
+static void conn_send(struct conn *c, int epoll)
+{
+	struct epoll_event ev = { EPOLLIN, { .ptr = c } };
+	ssize_t r = conn_write(c, c->out.data + c->sent, c->out.len - c->sent);
+
+	if (r < 0 && errno == EAGAIN)
+		return;
+	if (r <= 0) {
+		drop(c, epoll);
+		return;
+	}
+	c->sent += (size_t)r;
+	if (c->sent == c->out.len) {
+		c->state = CONN_READING;
+		epoll_ctl(epoll, EPOLL_CTL_MOD, c->fd, &ev);
+	}
+}
+
+static void conn_receive(struct conn *c, int epoll)
+{
+	size_t body = 0;
+	ssize_t r;
+
+	for (;;) {
+		buf_reserve(&c->in, 65536);
+		r = conn_read(c, c->in.data + c->in.len, 65536);
+		if (r < 0 && errno == EAGAIN)
+			return;
+		if (r <= 0) {
+			drop(c, epoll);
+			return;
+		}
+		c->in.len += (size_t)r;
+		r = reply_length(c, &body);
+		if (r < 0) {
+			drop(c, epoll);
+			return;
+		}
+		if (r > 0)
+			break;
+	}
+	finish_call(c, body_ok(c->in.data + body, (size_t)r - body));
+	c->in.len = 0;
+	start_call(c, epoll);
+}
+
+static void step(int epoll)
+{
+	struct epoll_event events[256];
+	uint64_t now = now_us();
+	int n;
+
+	for (unsigned i = 0; i < opt.connections; i++)
+		if (conns[i].fd < 0 && conns[i].retry_at_us <= now)
+			reopen(&conns[i], epoll);
+	n = epoll_wait(epoll, events, ARRAY_LEN(events), 10);
+	for (int i = 0; i < n; i++) {
+		struct conn *c = events[i].data.ptr;
+
+		if (c->fd < 0)
+			continue;
+		if (c->state == CONN_SENDING)
+			conn_send(c, epoll);
+		else
+			conn_receive(c, epoll);
+	}
+}
+
+static void run_load(void)
+{
+	int epoll = epoll_create1(EPOLL_CLOEXEC);
+	uint64_t end;
+
+	for (unsigned i = 0; i < opt.connections; i++)
+		conns[i].endpoint = i % opt.n_endpoints;
+	end = now_us() + opt.warmup_s * 1000000ull;
+	while (now_us() < end && !interrupted)
+		step(epoll);
+	measuring = true;
+	end = now_us() + opt.duration_s * 1000000ull;
+	while (now_us() < end && !interrupted)
+		step(epoll);
+	measuring = false;
+	for (unsigned i = 0; i < opt.connections; i++)
+		conn_close(&conns[i]);
+	close(epoll);
+}
+
+/* ---- setting up ---- */
+
+static int set_up(struct conn *c)
+{
+	const char *login[] = { opt.user, opt.password, "2.23", "poolbench" };
+	char method[128];
+
+	if (!conn_open(c)) {
+		fprintf(stderr, "poolbench: cannot connect to %s:%s\n",
+			opt.endpoints[c->endpoint].host,
+			opt.endpoints[c->endpoint].port);
+		return -1;
+	}
+	session = call_text(c, "session.login_with_password", login, 4);
+	if (!session)
+		return -1;
+	read_ref = call_text(c, "pool.get_all", (const char *[]){ session }, 1);
+	snprintf(method, sizeof method, "%s.create", opt.write_class);
+	for (unsigned i = 0; i < opt.connections && opt.read_percent < 100; i++) {
+		const char *args[] = { session, "{\"name_label\":\"poolbench\","
+						"\"name_description\":\"\"}" };
+
+		conns[i].object = call_text(c, method, args, 2);
+		if (!conns[i].object)
+			return -1;
+	}
+	return read_ref ? 0 : -1;
+}
+
+static void tidy(void)
+{
+	struct conn c = { .fd = -1 };
+	char method[128];
+
+	snprintf(method, sizeof method, "%s.destroy", opt.write_class);
+	for (c.endpoint = 0; c.endpoint < opt.n_endpoints; c.endpoint++)
+		if (conn_open(&c))
+			break;
+	if (c.fd < 0)
+		return;
+	for (unsigned i = 0; i < opt.connections; i++)
+		if (conns[i].object)
+			json_object_put(call(&c, method,
+					     (const char *[]){ session,
+							       conns[i].object },
+					     2));
+	json_object_put(call(&c, "session.logout",
+			     (const char *[]){ session }, 1));
+	conn_close(&c);
+}
+
+/* ---- results ---- */
+
+static void put_histogram(struct json_object *root, const char *name,
+			  const struct histogram *h)
+{
+	struct json_object *o = json_object_new_object();
+	static const struct { const char *key; double q; } quantiles[] = {
+		{ "p50_us", 0.5 }, { "p99_us", 0.99 }, { "p999_us", 0.999 },
+	};
+
+	json_object_object_add(o, "ops_per_s", json_object_new_double(
+		(double)h->count / MAX(opt.duration_s, 1u)));
+	json_object_object_add(o, "count", json_object_new_int64((int64_t)h->count));
+	for (size_t i = 0; i < ARRAY_LEN(quantiles); i++)
+		json_object_object_add(o, quantiles[i].key, json_object_new_int64(
+			(int64_t)hist_quantile(h, quantiles[i].q)));
+	json_object_object_add(o, "max_us", json_object_new_int64((int64_t)h->max));
+	json_object_object_add(root, name, o);
+}
+
+static void print_histogram(const char *name, const struct histogram *h)
+{
+	if (h->count)
+		printf("%-7s %10.0f ops/s  p50 %7" PRIu64 " us  p99 %7" PRIu64
+		       " us  p99.9 %7" PRIu64 " us  max %7" PRIu64 " us\n", name,
+		       (double)h->count / opt.duration_s, hist_quantile(h, 0.5),
+		       hist_quantile(h, 0.99), hist_quantile(h, 0.999), h->max);
+}
+
+static void print_results(void)
+{
+	struct json_object *root;
+
+	if (!opt.json_output) {
+		print_histogram("reads", &reads);
+		print_histogram("writes", &writes);
+		printf("errors  %10" PRIu64 "  reconnects %" PRIu64
+		       "  longest gap between successes %.1f ms\n", errors,
+		       reconnects, (double)longest_gap_us / 1000);
+		return;
+	}
+	root = json_object_new_object();
+	put_histogram(root, "reads", &reads);
+	put_histogram(root, "writes", &writes);
+	json_object_object_add(root, "connections",
+			       json_object_new_int((int)opt.connections));
+	json_object_object_add(root, "errors", json_object_new_int64((int64_t)errors));
+	json_object_object_add(root, "reconnects",
+			       json_object_new_int64((int64_t)reconnects));
+	json_object_object_add(root, "longest_gap_ms", json_object_new_double(
+		(double)longest_gap_us / 1000));
+	puts(json_object_to_json_string_ext(root, JSON_C_TO_STRING_PLAIN));
+	json_object_put(root);
+}
+
+/* ---- command line ---- */
+
+static const char help[] =
+"usage: poolbench [OPTIONS] URL...\n\n"
+"Load on a XenAPI endpoint: http://HOST[:PORT] or https://HOST[:PORT]; of several\n"
+"each connection takes one, and the next one when it breaks.\n\n"
+"  -u, --user=NAME          (root)\n"
+"  -p, --password=TEXT      or environment variable XENPOOL_PASSWORD\n"
+"  -c, --connections=N      each with one call at a time (16)\n"
+"  -d, --duration=SECONDS   measured time (10), after --warmup=SECONDS (1)\n"
+"  -r, --reads=PERCENT      the others are writes (50)\n"
+"      --read-call=METHOD   without parameters (default: pool.get_record of the pool)\n"
+"      --write-class=CLASS  objects of it are made and their name_description\n"
+"                           is set (VM_appliance)\n"
+"      --local              reads may be answered from the member's copy as it is\n"
+"      --xml                XML-RPC in place of JSON-RPC 2.0\n"
+"      --json               results as one line of JSON\n"
+"  -h, --help\n";
+
+static int parse_url(const char *url)
+{
+	struct endpoint *e;
+	const char *host, *colon;
+	size_t n;
+
+	if (opt.n_endpoints == MAX_ENDPOINTS)
+		return -1;
+	e = &opt.endpoints[opt.n_endpoints];
+	e->tls = !strncmp(url, "https://", 8);
+	if (!e->tls && strncmp(url, "http://", 7))
+		return -1;
+	host = url + (e->tls ? 8 : 7);
+	n = strcspn(host, "/");
+	colon = memchr(host, ':', n);
+	if (n == 0 || n >= sizeof e->host)
+		return -1;
+	snprintf(e->host, sizeof e->host, "%.*s",
+		 (int)(colon ? colon - host : (ptrdiff_t)n), host);
+	snprintf(e->port, sizeof e->port, "%.*s",
+		 colon ? (int)(host + n - colon - 1) : 3,
+		 colon ? colon + 1 : e->tls ? "443" : "80");
+	opt.n_endpoints++;
+	return 0;
+}
+
+enum { OPT_WARMUP = 256, OPT_READ_CALL, OPT_WRITE_CLASS, OPT_LOCAL, OPT_XML,
+       OPT_JSON };
+
+static const struct option longs[] = {
+	{ "user", 1, NULL, 'u' }, { "password", 1, NULL, 'p' },
+	{ "connections", 1, NULL, 'c' }, { "duration", 1, NULL, 'd' },
+	{ "reads", 1, NULL, 'r' }, { "warmup", 1, NULL, OPT_WARMUP },
+	{ "read-call", 1, NULL, OPT_READ_CALL },
+	{ "write-class", 1, NULL, OPT_WRITE_CLASS },
+	{ "local", 0, NULL, OPT_LOCAL }, { "xml", 0, NULL, OPT_XML },
+	{ "json", 0, NULL, OPT_JSON }, { "help", 0, NULL, 'h' },
+	{ NULL, 0, NULL, 0 },
+};
+
+static unsigned number(const char *text, unsigned max)
+{
+	char *end;
+	unsigned long n = strtoul(text, &end, 10);
+
+	if (*end || end == text || n > max) {
+		fprintf(stderr, "poolbench: want a number up to %u, not \"%s\"\n",
+			max, text);
+		exit(2);
+	}
+	return (unsigned)n;
+}
+
+static int parse_option(int c)
+{
+	switch (c) {
+	case 'u': opt.user = optarg; break;
+	case 'p': opt.password = optarg; break;
+	case 'c': opt.connections = number(optarg, MAX_CONNECTIONS); break;
+	case 'd': opt.duration_s = MAX(number(optarg, 86400), 1u); break;
+	case 'r': opt.read_percent = number(optarg, 100); break;
+	case OPT_WARMUP: opt.warmup_s = number(optarg, 3600); break;
+	case OPT_READ_CALL: opt.read_method = optarg; break;
+	case OPT_WRITE_CLASS: opt.write_class = optarg; break;
+	case OPT_LOCAL: opt.local_reads = true; break;
+	case OPT_XML: opt.xml = true; break;
+	case OPT_JSON: opt.json_output = true; break;
+	case 'h': fputs(help, stdout); exit(0);
+	default: return -1;
+	}
+	return 0;
+}
+
+static void on_signal(int signum)
+{
+	interrupted = 1;
+}
+
+int main(int argc, char **argv)
+{
+	int c;
+
+	if (getenv("XENPOOL_PASSWORD"))
+		opt.password = getenv("XENPOOL_PASSWORD");
+	while ((c = getopt_long(argc, argv, "u:p:c:d:r:h", longs, NULL)) != -1)
+		if (parse_option(c) < 0)
+			return 2;
+	for (; optind < argc; optind++) {
+		if (parse_url(argv[optind]) < 0) {
+			fprintf(stderr, "poolbench: not a URL that I can use: %s "
+				"(see --help)\n", argv[optind]);
+			return 2;
+		}
+	}
+	if (!opt.n_endpoints) {
+		fputs(help, stderr);
+		return 2;
+	}
+	signal(SIGINT, on_signal);
+	signal(SIGTERM, on_signal);
+	signal(SIGPIPE, SIG_IGN);
+	tls = SSL_CTX_new(TLS_client_method());
+	for (unsigned i = 0; i < MAX_CONNECTIONS; i++)
+		conns[i].fd = -1;
+	if (set_up(&conns[0]) < 0)
+		return 1;
+	conn_close(&conns[0]);
+	run_load();
+	tidy();
+	print_results();
+	return reads.count + writes.count ? 0 : 1;
+}

@@ -54,7 +54,10 @@ struct reader {
 
 static inline struct reader reader_of(const void *p, size_t n)
 {
-	return (struct reader){ (const char *)p, (const char *)p + n, false };
+	const char *start = p;
+
+	/* NULL + 0 is undefined in C. */
+	return (struct reader){ start, n ? start + n : start, false };
 }
 
 uint8_t reader_u8(struct reader *r);

@@ -49,7 +49,7 @@ static const struct value the_empty_string = FOREVER(VALUE_STRING, 0);
 static const struct value the_empty_set = FOREVER(VALUE_SET, 0);
 static const struct value the_empty_map = FOREVER(VALUE_MAP, 0);
 
-/* The text is longer than s[8]: a look-alike gives it room. */
+/* s[] has no room of its own: a look-alike gives it some. */
 static const union {
 	struct {
 		atomic_uint refs;

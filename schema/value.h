@@ -39,8 +39,9 @@ struct value {
 		int64_t i; /* INT, BOOL, DATETIME, COUNT */
 		double d;
 		struct record *record; /* owns a reference */
-		char s[8];             /* n bytes and a NUL */
-		struct value *items[1]; /* SET: n; MAP, STRUCT: n pairs */
+		/* [0]: any other bound is held against the reader by clang. */
+		char s[0];              /* n bytes and a NUL */
+		struct value *items[0]; /* SET: n; MAP, STRUCT: n pairs */
 	};
 };
 

@@ -404,8 +404,6 @@ class Schema:
         self.check_doc(c)
         self.check_life(c)
         if "private" in c.flags:
-            if c.messages:
-                self.complain(c, "a private class has no messages")
             c.attrs.setdefault("messages", "local-root")
             c.attrs.setdefault("implicit", "local-root")
         elif "since" not in c.attrs:

@@ -133,7 +133,10 @@ static void dump_methods(void)
 	       "errors\tmap_keys\tparameters\n");
 	for (unsigned i = 0; i < schema_n_methods; i++) {
 		const struct method_def *m = &schema_methods[i];
-		const struct class_def *c = &schema_classes[m->cls];
+		const struct class_def *c = public_class((unsigned)m->cls);
+
+		if (!c)
+			continue;
 
 		printf("%s\t%s\t%s", m->name, kinds[m->kind],
 		       m->field < 0 ? "-" : c->fields[m->field].name);

@@ -1,0 +1,220 @@
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "xen/domain_config.h"
+
+/* Where a parse writes its first complaint. */
+struct parse {
+	const struct value *v;
+	char *reason;
+	size_t size;
+	bool failed;
+};
+
+struct word {
+	const char *name;
+	int number;
+};
+
+static const struct word types[] = {
+	{ "hvm", DOMAIN_HVM }, { "pv", DOMAIN_PV }, { "pvh", DOMAIN_PVH },
+	{ NULL, 0 },
+};
+
+static const struct word actions[] = {
+	{ "destroy", DOMAIN_DESTROY },
+	{ "restart", DOMAIN_RESTART },
+	{ "preserve", DOMAIN_PRESERVE },
+	{ "rename_restart", DOMAIN_RENAME_RESTART },
+	{ "coredump_and_destroy", DOMAIN_COREDUMP_DESTROY },
+	{ "coredump_and_restart", DOMAIN_COREDUMP_RESTART },
+	{ NULL, 0 },
+};
+
+static void complain(struct parse *p, const char *fmt, ...) _printf_(2, 3);
+static void complain(struct parse *p, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (p->failed)
+		return;
+	p->failed = true;
+	va_start(ap, fmt);
+	vsnprintf(p->reason, p->size, fmt, ap);
+	va_end(ap);
+}
+
+static const struct value *member(struct parse *p, const char *name,
+				  enum value_kind kind, bool required)
+{
+	const struct value *v = value_get(p->v, name);
+
+	if (v && v->kind == kind)
+		return v;
+	if (v)
+		complain(p, "%s: wrong type", name);
+	else if (required)
+		complain(p, "%s: missing", name);
+	return NULL;
+}
+
+static char *text(struct parse *p, const char *name, size_t max)
+{
+	const struct value *v = member(p, name, VALUE_STRING, false);
+
+	if (!v)
+		return xstrdup("");
+	if (v->n > max) {
+		complain(p, "%s: longer than %zu bytes", name, max);
+		return xstrdup("");
+	}
+	if (!text_valid(v->s, v->n)) {
+		complain(p, "%s: not valid text", name);
+		return xstrdup("");
+	}
+	return xstrdup(v->s);
+}
+
+static uint64_t number(struct parse *p, const char *name, uint64_t min,
+		       uint64_t max, uint64_t otherwise)
+{
+	const struct value *v = member(p, name, VALUE_INT, !otherwise);
+
+	if (!v)
+		return otherwise;
+	if (v->i < 0 || (uint64_t)v->i < min || (uint64_t)v->i > max)
+		complain(p, "%s: %" PRId64 " is not in %" PRIu64 "..%" PRIu64,
+			 name, v->i, min, max);
+	return (uint64_t)v->i;
+}
+
+static int word(struct parse *p, const char *name, const struct word *words,
+		int otherwise)
+{
+	const struct value *v = member(p, name, VALUE_STRING, otherwise < 0);
+
+	if (!v || (v->n == 0 && otherwise >= 0))
+		return otherwise;
+	for (const struct word *w = words; w->name; w++)
+		if (value_is_str(v, w->name))
+			return w->number;
+	complain(p, "%s: unknown word \"%.32s\"", name, value_str(v));
+	return 0;
+}
+
+static bool good_string(const struct value *v, size_t max)
+{
+	return v && v->kind == VALUE_STRING && v->n <= max &&
+	       text_valid(v->s, v->n);
+}
+
+static struct value *strings(struct parse *p, const char *name)
+{
+	const struct value *v = value_get(p->v, name);
+
+	if (!v)
+		return value_map_empty();
+	if (v->kind != VALUE_MAP) {
+		complain(p, "%s: wrong type", name);
+		return value_map_empty();
+	}
+	if (v->n > DOMAIN_MAX_KEYS)
+		complain(p, "%s: more than %d keys", name, DOMAIN_MAX_KEYS);
+	for (uint32_t i = 0; i < v->n && !p->failed; i++) {
+		if (!good_string(v->items[2 * i], DOMAIN_MAX_KEY))
+			complain(p, "%s: bad key", name);
+		else if (!good_string(v->items[2 * i + 1], DOMAIN_MAX_ITEM))
+			complain(p, "%s: bad value at key \"%.64s\"", name,
+				 value_str(v->items[2 * i]));
+	}
+	return value_ref(v);
+}
+
+bool domain_uuid(const char *s, char out[UUID_LEN + 1])
+{
+	if (strlen(s) != UUID_LEN || !uuid_valid(s, UUID_LEN))
+		return false;
+	for (size_t i = 0; i <= UUID_LEN; i++)
+		out[i] = s[i] >= 'A' && s[i] <= 'F' ? (char)(s[i] + 32) : s[i];
+	return true;
+}
+
+static void parse_sizes(struct parse *p, struct domain_config *c)
+{
+	c->memory_static_max = number(p, "memory_static_max", DOMAIN_MIN_MEMORY,
+				      DOMAIN_MAX_MEMORY, 0);
+	c->memory_target = number(p, "memory_target", 0, DOMAIN_MAX_MEMORY,
+				  c->memory_static_max);
+	if (!c->memory_target)
+		c->memory_target = c->memory_static_max;
+	if (c->memory_target < DOMAIN_MIN_MEMORY)
+		complain(p, "memory_target: below 1 MiB");
+	if (c->memory_target > c->memory_static_max)
+		complain(p, "memory_target: above memory_static_max");
+	c->vcpus = (uint32_t)number(p, "vcpus", 1, DOMAIN_MAX_VCPUS, 0);
+	c->vcpus_max = (uint32_t)number(p, "vcpus_max", 1, DOMAIN_MAX_VCPUS,
+					c->vcpus);
+	if (c->vcpus > c->vcpus_max)
+		complain(p, "vcpus: above vcpus_max");
+}
+
+static void parse_all(struct parse *p, struct domain_config *c)
+{
+	const struct value *uuid = member(p, "uuid", VALUE_STRING, true);
+
+	if (uuid && !domain_uuid(value_str(uuid), c->uuid))
+		complain(p, "uuid: not a uuid");
+	c->name = text(p, "name", DOMAIN_MAX_NAME);
+	parse_sizes(p, c);
+	c->type = (enum domain_type)word(p, "domain_type", types, -1);
+	c->kernel = text(p, "kernel", DOMAIN_MAX_PATH);
+	c->ramdisk = text(p, "ramdisk", DOMAIN_MAX_PATH);
+	c->args = text(p, "args", DOMAIN_MAX_ARGS);
+	c->bootloader = text(p, "bootloader", DOMAIN_MAX_PATH);
+	c->on_shutdown = (enum domain_action)word(p, "on_shutdown", actions,
+						  DOMAIN_DESTROY);
+	c->on_reboot = (enum domain_action)word(p, "on_reboot", actions,
+						DOMAIN_RESTART);
+	c->on_crash = (enum domain_action)word(p, "on_crash", actions,
+					       DOMAIN_RESTART);
+	c->xenstore = strings(p, "xenstore");
+	c->platform = strings(p, "platform");
+	c->other_config = strings(p, "other_config");
+}
+
+struct domain_config *domain_config_parse(const struct value *v, char *reason,
+					  size_t reason_size)
+{
+	_cleanup_(domain_config_freep) struct domain_config *c = NULL;
+	struct parse p = { v, reason, reason_size, false };
+
+	if (!v || (v->kind != VALUE_STRUCT && v->kind != VALUE_MAP)) {
+		complain(&p, "missing or not a struct");
+		return NULL;
+	}
+	c = xcalloc(1, sizeof(*c));
+	parse_all(&p, c);
+	return p.failed ? NULL : TAKE_PTR(c);
+}
+
+void domain_config_free(struct domain_config *c)
+{
+	if (!c)
+		return;
+	free(c->name);
+	free(c->kernel);
+	free(c->ramdisk);
+	free(c->args);
+	free(c->bootloader);
+	value_unref(c->xenstore);
+	value_unref(c->platform);
+	value_unref(c->other_config);
+	free(c);
+}
+
+void domain_config_freep(struct domain_config **c)
+{
+	domain_config_free(*c);
+}

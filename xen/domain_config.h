@@ -1,0 +1,52 @@
+/* What a VM shall look like as a domain: parsed and checked once from a job's
+ * `config`, so that a backend never sees a raw message. */
+#ifndef XEN_DOMAIN_CONFIG_H
+#define XEN_DOMAIN_CONFIG_H
+
+#include "base/text.h"
+#include "schema/value.h"
+
+enum domain_type { DOMAIN_HVM, DOMAIN_PV, DOMAIN_PVH };
+
+enum domain_action {
+	DOMAIN_DESTROY,
+	DOMAIN_RESTART,
+	DOMAIN_PRESERVE,
+	DOMAIN_RENAME_RESTART,
+	DOMAIN_COREDUMP_DESTROY,
+	DOMAIN_COREDUMP_RESTART,
+};
+
+#define DOMAIN_MAX_NAME 4096
+#define DOMAIN_MAX_PATH 1024
+#define DOMAIN_MAX_ARGS 4096
+#define DOMAIN_MAX_VCPUS 512
+#define DOMAIN_MIN_MEMORY (1ull << 20)
+#define DOMAIN_MAX_MEMORY (64ull << 40)
+#define DOMAIN_MAX_KEYS 512
+#define DOMAIN_MAX_KEY 1024
+#define DOMAIN_MAX_ITEM 16384
+
+struct domain_config {
+	char uuid[UUID_LEN + 1]; /* lower case */
+	char *name;
+	enum domain_type type;
+	uint64_t memory_static_max, memory_target; /* bytes; target <= max */
+	uint32_t vcpus, vcpus_max;                 /* 1 <= vcpus <= max */
+	char *kernel, *ramdisk, *args, *bootloader; /* "" when not given */
+	enum domain_action on_shutdown, on_reboot, on_crash;
+	/* Maps of string to string, never NULL. */
+	struct value *xenstore, *platform, *other_config;
+};
+
+/* NULL, and in reason what is wrong with which member ("vcpus: 0 is not in
+ * 1..512"). Unknown members are ignored. The result is the caller's. */
+struct domain_config *domain_config_parse(const struct value *v, char *reason,
+					  size_t reason_size);
+void domain_config_free(struct domain_config *c);
+void domain_config_freep(struct domain_config **c);
+
+/* Lower-cases a valid uuid; false when it is none. */
+bool domain_uuid(const char *s, char out[UUID_LEN + 1]);
+
+#endif

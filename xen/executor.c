@@ -1,0 +1,618 @@
+#include "xen/executor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/env.h"
+#include "base/log.h"
+#include "xen/jobs.h"
+#include "xen/message.h"
+
+#define STATE_EVERY_MS 5000
+/* A new connection that has not said hello by then makes room. */
+#define HELLO_MS 5000
+/* Guests' own deeds waiting for a slow daemon; the state tells the rest. */
+#define MAX_EVENTS 256
+/* Packets read or written before the others have their turn. */
+#define BURST 64
+
+struct executor {
+	const struct executor_options *o;
+	struct xen *xen;
+	struct jobs *jobs;
+	int lock_fd, listen_fd, signal_fd, wake_fd;
+	bool stop;
+
+	/* The daemon's connection. */
+	int conn;
+	bool greeted;
+	bool full; /* its socket takes no more for now */
+	bool state_due;
+	int64_t state_at, hello_by;
+	char *packet; /* EXEC_MAX_MESSAGE + 1 bytes */
+
+	pthread_mutex_t events_lock;
+	struct xen_event events[MAX_EVENTS];
+	size_t n_events;
+	bool events_on; /* somebody listens */
+};
+
+static void wake(void *data)
+{
+	struct executor *e = data;
+	uint64_t one = 1;
+
+	if (write(e->wake_fd, &one, sizeof(one)) < 0)
+		xassert(errno == EAGAIN);
+}
+
+/* ---- what guests did, from the backend's threads ---- */
+
+static void on_event(void *data, const struct xen_event *ev)
+{
+	struct executor *e = data;
+	bool lost = false;
+
+	pthread_mutex_lock(&e->events_lock);
+	if (e->events_on && e->n_events < MAX_EVENTS)
+		e->events[e->n_events++] = *ev;
+	else
+		lost = e->events_on;
+	pthread_mutex_unlock(&e->events_lock);
+	if (lost)
+		log_warn("domain %u of %s: its event found no room", ev->domid,
+			 ev->vm);
+	wake(e);
+}
+
+static void events_listen(struct executor *e, bool on)
+{
+	pthread_mutex_lock(&e->events_lock);
+	e->events_on = on;
+	e->n_events = 0;
+	pthread_mutex_unlock(&e->events_lock);
+}
+
+/* ---- packets out ---- */
+
+static void conn_drop(struct executor *e, const char *why)
+{
+	if (e->conn < 0)
+		return;
+	log_info("daemon's connection ends: %s", why);
+	close(e->conn);
+	e->conn = -1;
+	events_listen(e, false);
+}
+
+/* True: it is on its way. */
+static bool packet_send(struct executor *e, const struct value *v)
+{
+	_cleanup_(buf_deinit) struct buf b = BUF_INIT;
+
+	if (exec_message_encode(&b, v) < 0) {
+		log_error("a %s is too long for a packet",
+			  value_get_str(v, "type"));
+		return true;
+	}
+	if (send(e->conn, b.data, b.len, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
+		return true;
+	if (errno == EAGAIN || errno == EINTR || errno == ENOBUFS)
+		e->full = true;
+	else
+		conn_drop(e, strerror(errno));
+	return false;
+}
+
+static struct value *domain_value(const struct xen_domain *d)
+{
+	static const char *const states[] = {
+		[XEN_RUNNING] = "running", [XEN_PAUSED] = "paused",
+		[XEN_SHUTDOWN] = "shutdown",
+	};
+
+	return value_struct_of(
+		"vm", value_stringz(d->vm), "domid", value_int(d->domid),
+		"state", value_stringz(states[d->state]),
+		"fence", value_int(d->fence),
+		"memory_kib", value_int((int64_t)d->memory_kib),
+		"vcpus", value_int(d->vcpus),
+		"incoming", value_bool(d->incoming),
+		"guest_ticks", value_int(d->guest_ticks), NULL);
+}
+
+static struct value *host_value(const struct executor *e,
+				const struct xen_host *h)
+{
+	return value_struct_of(
+		"memory_total", value_int((int64_t)h->memory_total),
+		"memory_free", value_int((int64_t)h->memory_free),
+		"cpu_count", value_int(h->cpu_count),
+		"cpu_model", value_stringz(h->cpu_model),
+		"cpu_vendor", value_stringz(h->cpu_vendor),
+		"cpu_mhz", value_int(h->cpu_mhz),
+		"xen_version", value_stringz(h->xen_version),
+		"backend", value_stringz(e->o->ops->name), NULL);
+}
+
+static struct value *state_value(struct executor *e)
+{
+	_cleanup_(freep) struct xen_domain *domains = NULL;
+	struct value *set;
+	struct xen_host host;
+	size_t n;
+	int r = e->o->ops->list(e->xen, &domains, &n);
+
+	if (r == 0)
+		r = e->o->ops->host(e->xen, &host);
+	if (r < 0) {
+		log_error("cannot ask the hypervisor: %s", strerror(-r));
+		return NULL;
+	}
+	set = value_set_new(n);
+	for (size_t i = 0; i < n; i++)
+		set->items[i] = domain_value(&domains[i]);
+	return value_struct_of("type", value_stringz("state"),
+			       "boot_id", value_stringz(host.boot_id),
+			       "domains", set, "host", host_value(e, &host),
+			       NULL);
+}
+
+static bool send_state(struct executor *e)
+{
+	_cleanup_(value_unrefp) struct value *v = NULL;
+
+	if (!e->state_due)
+		return false;
+	v = state_value(e);
+	if (v && !packet_send(e, v))
+		return false;
+	e->state_due = false;
+	e->state_at = env_mono_ms() + STATE_EVERY_MS;
+	return true;
+}
+
+static bool send_event(struct executor *e)
+{
+	static const char *const names[] = {
+		[XEN_EV_SHUTDOWN] = "shutdown", [XEN_EV_REBOOT] = "reboot",
+		[XEN_EV_CRASH] = "crash", [XEN_EV_GONE] = "gone",
+	};
+	_cleanup_(value_unrefp) struct value *v = NULL;
+	bool sent = false;
+
+	pthread_mutex_lock(&e->events_lock);
+	if (e->n_events > 0) {
+		struct xen_event *ev = &e->events[0];
+
+		v = value_struct_of("type", value_stringz("domain"),
+				    "vm", value_stringz(ev->vm),
+				    "domid", value_int(ev->domid),
+				    "event", value_stringz(names[ev->kind]),
+				    NULL);
+	}
+	pthread_mutex_unlock(&e->events_lock);
+	/* Only this thread takes events away. */
+	if (!v || !packet_send(e, v))
+		return false;
+	pthread_mutex_lock(&e->events_lock);
+	if (e->n_events > 0) {
+		memmove(e->events, e->events + 1,
+			--e->n_events * sizeof(e->events[0]));
+		sent = true;
+	}
+	pthread_mutex_unlock(&e->events_lock);
+	return sent;
+}
+
+static bool send_done(struct executor *e)
+{
+	_cleanup_(value_unrefp) struct value *v = jobs_next_done(e->jobs);
+
+	if (!v || !packet_send(e, v))
+		return false;
+	jobs_told(e->jobs, v);
+	return true;
+}
+
+static bool send_progress(struct executor *e)
+{
+	_cleanup_(value_unrefp) struct value *v = jobs_next_progress(e->jobs);
+
+	return v && packet_send(e, v);
+}
+
+/* True when there may be more. */
+static bool pump_one(struct executor *e)
+{
+	return send_state(e) || (!e->full && e->conn >= 0 && send_event(e)) ||
+	       (!e->full && e->conn >= 0 && send_done(e)) ||
+	       (!e->full && e->conn >= 0 && send_progress(e));
+}
+
+static void pump(struct executor *e)
+{
+	for (int i = 0; i < BURST; i++) {
+		if (e->conn < 0 || !e->greeted || e->full)
+			return;
+		if (!pump_one(e))
+			return;
+	}
+	wake(e); /* there is more */
+}
+
+/* ---- packets in ---- */
+
+static void on_hello(struct executor *e, const struct value *v)
+{
+	char host[UUID_LEN + 1];
+
+	if (value_get_int(v, "protocol", 0) != EXEC_PROTOCOL) {
+		conn_drop(e, "another version of the protocol");
+		return;
+	}
+	if (!domain_uuid(value_get_str(v, "host"), host) ||
+	    (*e->o->host_uuid && strcmp(host, e->o->host_uuid))) {
+		conn_drop(e, "its host's uuid is not ours");
+		return;
+	}
+	log_info("daemon of host %s is here", host);
+	e->greeted = true;
+	e->state_due = true;
+	events_listen(e, true);
+}
+
+static void on_job(struct executor *e, const struct value *v)
+{
+	log_debug("job %s: %s of %s", value_get_str(v, "id"),
+		  value_get_str(v, "verb"), value_get_str(v, "vm"));
+	jobs_submit(e->jobs, v);
+}
+
+static void on_cancel(struct executor *e, const struct value *v)
+{
+	jobs_cancel(e->jobs, value_get_str(v, "id"));
+}
+
+static void on_list(struct executor *e, const struct value *v)
+{
+	e->state_due = true;
+}
+
+static const struct {
+	const char *type;
+	void (*fn)(struct executor *e, const struct value *v);
+} takers[] = {
+	{ "hello", on_hello }, { "job", on_job }, { "cancel", on_cancel },
+	{ "list", on_list },
+};
+
+static void on_packet(struct executor *e, size_t n)
+{
+	_cleanup_(value_unrefp) struct value *v = NULL;
+	char reason[128];
+
+	v = exec_message_decode(EXEC_TO_EXECUTOR, e->packet, n, reason,
+				sizeof(reason));
+	if (!v) {
+		log_warn("malformed packet from the daemon: %s", reason);
+		conn_drop(e, "malformed packet");
+		return;
+	}
+	if (e->greeted == !strcmp(value_get_str(v, "type"), "hello")) {
+		conn_drop(e, "hello must come first, and once");
+		return;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(takers); i++)
+		if (!strcmp(value_get_str(v, "type"), takers[i].type))
+			takers[i].fn(e, v);
+}
+
+static void conn_read(struct executor *e)
+{
+	for (int i = 0; i < BURST && e->conn >= 0; i++) {
+		ssize_t n = recv(e->conn, e->packet, EXEC_MAX_MESSAGE + 1,
+				 MSG_DONTWAIT | MSG_TRUNC);
+
+		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+			return;
+		if (n < 0)
+			conn_drop(e, strerror(errno));
+		else if (n == 0)
+			conn_drop(e, "closed");
+		else if (n > EXEC_MAX_MESSAGE)
+			conn_drop(e, "oversized packet");
+		else
+			on_packet(e, (size_t)n);
+	}
+}
+
+static void conn_accept(struct executor *e)
+{
+	int fd = accept4(e->listen_fd, NULL, NULL,
+			 SOCK_CLOEXEC | SOCK_NONBLOCK);
+	/* Room for one packet of full size and then some; the kernel doubles
+	 * it. Best effort: a smaller limit only refuses the longest states. */
+	int room = 2 * EXEC_MAX_MESSAGE;
+
+	if (fd < 0) {
+		poll(NULL, 0, 20);
+		return;
+	}
+	conn_drop(e, "a new daemon came");
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+	e->conn = fd;
+	e->greeted = false;
+	e->full = false;
+	e->state_due = false;
+	e->hello_by = env_mono_ms() + HELLO_MS;
+}
+
+/* ---- set-up ---- */
+
+static int fail_with(const char *what, const char *name, int r)
+{
+	log_error("%s %s: %s", what, name, strerror(-r));
+	return r;
+}
+
+static int lock_take(struct executor *e)
+{
+	_cleanup_(freep) char *path = xasprintf("%s.lock", e->o->socket_path);
+
+	e->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (e->lock_fd < 0)
+		return fail_with("cannot open", path, -errno);
+	if (flock(e->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+		log_error("%s is held: another executor serves this socket",
+			  path);
+		return -EBUSY;
+	}
+	return 0;
+}
+
+static int stale_remove(const char *path)
+{
+	struct stat st;
+
+	if (lstat(path, &st) < 0)
+		return errno == ENOENT ? 0 : fail_with("cannot see", path, -errno);
+	if (!S_ISSOCK(st.st_mode))
+		return fail_with("not a socket, left alone:", path, -EEXIST);
+	return unlink(path) < 0 ? fail_with("cannot remove", path, -errno) : 0;
+}
+
+static int owner_set(const struct executor_options *o)
+{
+	struct passwd *pw;
+	int64_t uid;
+
+	if (!o->socket_owner)
+		return 0;
+	pw = getpwnam(o->socket_owner);
+	if (pw)
+		uid = pw->pw_uid;
+	else if (!int_parse(o->socket_owner, strlen(o->socket_owner), &uid) ||
+		 uid < 0 || uid >= UINT32_MAX)
+		return fail_with("no such user:", o->socket_owner, -ENOENT);
+	if (chown(o->socket_path, (uid_t)uid, (gid_t)-1) < 0)
+		return fail_with("cannot give away", o->socket_path, -errno);
+	return 0;
+}
+
+static int socket_open(struct executor *e)
+{
+	const char *path = e->o->socket_path;
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	mode_t before;
+	int r;
+
+	if (strlen(path) >= sizeof(sun.sun_path))
+		return fail_with("too long for a socket:", path, -ENAMETOOLONG);
+	r = stale_remove(path);
+	if (r < 0)
+		return r;
+	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path);
+	e->listen_fd = socket(AF_UNIX,
+			      SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (e->listen_fd < 0)
+		return fail_with("cannot make", path, -errno);
+	before = umask(0177);
+	r = bind(e->listen_fd, (struct sockaddr *)&sun, sizeof(sun)) < 0 ?
+		    -errno : 0;
+	umask(before);
+	if (r == 0 && listen(e->listen_fd, 8) < 0)
+		r = -errno;
+	if (r < 0)
+		return fail_with("cannot listen at", path, r);
+	return owner_set(e->o);
+}
+
+static int signals_open(struct executor *e)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	signal(SIGPIPE, SIG_IGN);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	e->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	e->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return e->signal_fd < 0 || e->wake_fd < 0 ? -errno : 0;
+}
+
+static int backend_open(struct executor *e)
+{
+	struct xen_options x = {
+		.state_dir = e->o->state_dir,
+		.host_uuid = e->o->host_uuid,
+		.migrate_address = e->o->migrate_address,
+		.memory_bytes = e->o->memory_mib << 20,
+		.cpus = e->o->cpus,
+		.reboot = e->o->reboot,
+		.event = on_event,
+		.event_data = e,
+	};
+	struct jobs_config j = {
+		.ops = e->o->ops,
+		.n_workers = e->o->workers,
+		.image_dirs = e->o->image_dirs,
+		.n_image_dirs = e->o->n_image_dirs,
+		.wake = wake,
+		.data = e,
+	};
+	int r;
+
+	if (mkdir(e->o->state_dir, 0700) < 0 && errno != EEXIST)
+		return fail_with("cannot make", e->o->state_dir, -errno);
+	r = e->o->ops->open(&x, &e->xen);
+	if (r < 0)
+		return r;
+	j.xen = e->xen;
+	r = jobs_start(&j, &e->jobs);
+	return r < 0 ? fail_with("cannot start", "workers", r) : 0;
+}
+
+static int executor_open(struct executor *e)
+{
+	int r = signals_open(e);
+
+	if (r < 0)
+		return fail_with("cannot watch", "signals", r);
+	r = lock_take(e);
+	if (r == 0)
+		r = backend_open(e);
+	if (r == 0)
+		r = socket_open(e);
+	return r;
+}
+
+static void fd_close(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+/* The daemon's connection goes first, so that it takes no half-done job for a
+ * failed one. */
+static void executor_close(struct executor *e)
+{
+	conn_drop(e, "the executor stops");
+	if (e->listen_fd >= 0)
+		unlink(e->o->socket_path);
+	fd_close(e->listen_fd);
+	if (e->jobs)
+		jobs_stop(e->jobs);
+	if (e->xen)
+		e->o->ops->close(e->xen);
+	fd_close(e->signal_fd);
+	fd_close(e->wake_fd);
+	fd_close(e->lock_fd);
+	pthread_mutex_destroy(&e->events_lock);
+	free(e->packet);
+	free(e);
+}
+
+/* ---- the loop ---- */
+
+enum { P_SIGNAL, P_WAKE, P_LISTEN, P_CONN, P_COUNT };
+
+static int64_t next_deadline(const struct executor *e)
+{
+	if (e->conn < 0)
+		return INT64_MAX;
+	return e->greeted ? e->state_at : e->hello_by;
+}
+
+static void drain(int fd)
+{
+	uint64_t drop;
+
+	if (read(fd, &drop, sizeof(drop)) < 0)
+		xassert(errno == EAGAIN || errno == EINTR);
+}
+
+static void check_clock(struct executor *e)
+{
+	if (e->conn < 0 || env_mono_ms() < next_deadline(e))
+		return;
+	if (e->greeted)
+		e->state_due = true;
+	else
+		conn_drop(e, "no hello");
+}
+
+static void handle(struct executor *e, const struct pollfd *p)
+{
+	if (p[P_SIGNAL].revents)
+		e->stop = true;
+	if (p[P_WAKE].revents)
+		drain(e->wake_fd);
+	if (p[P_CONN].revents & POLLOUT)
+		e->full = false;
+	if (e->conn >= 0 && (p[P_CONN].revents & ~POLLOUT))
+		conn_read(e);
+	if (p[P_LISTEN].revents)
+		conn_accept(e);
+	check_clock(e);
+	pump(e);
+}
+
+static void loop(struct executor *e)
+{
+	while (!e->stop) {
+		struct pollfd p[P_COUNT] = {
+			[P_SIGNAL] = { .fd = e->signal_fd, .events = POLLIN },
+			[P_WAKE] = { .fd = e->wake_fd, .events = POLLIN },
+			[P_LISTEN] = { .fd = e->listen_fd, .events = POLLIN },
+			[P_CONN] = { .fd = e->conn, .events = POLLIN },
+		};
+		int64_t at = next_deadline(e), left = at - env_mono_ms();
+
+		if (e->full)
+			p[P_CONN].events |= POLLOUT;
+		left = MIN(MAX(left, (int64_t)0), (int64_t)INT_MAX);
+		/* A state that the socket would not take waits for POLLOUT. */
+		if (at == INT64_MAX || e->full)
+			left = -1;
+		if (poll(p, P_COUNT, (int)left) < 0) {
+			xassert(errno == EINTR);
+			continue;
+		}
+		handle(e, p);
+	}
+}
+
+int executor_run(const struct executor_options *o)
+{
+	struct executor *e = xcalloc(1, sizeof(*e));
+	int r;
+
+	e->o = o;
+	e->lock_fd = e->listen_fd = e->signal_fd = e->wake_fd = e->conn = -1;
+	e->packet = xmalloc(EXEC_MAX_MESSAGE + 1);
+	pthread_mutex_init(&e->events_lock, NULL);
+	r = executor_open(e);
+	if (r == 0) {
+		log_info("ready at %s", o->socket_path);
+		loop(e);
+		log_info("stopping");
+	}
+	executor_close(e);
+	return r;
+}

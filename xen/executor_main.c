@@ -1,0 +1,259 @@
+/* xenpool-executor: its options. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "xen/executor.h"
+
+#ifndef XENPOOL_VERSION
+#define XENPOOL_VERSION "development"
+#endif
+
+#define DEFAULT_MEMORY_MIB 16384
+#define DEFAULT_CPUS 8
+#define DEFAULT_WORKERS 8
+
+struct settings {
+	struct executor_options o;
+	const char *backend;
+	char host_uuid[UUID_LEN + 1];
+	int done; /* exit status + 1, when there is nothing to run */
+};
+
+static const char help_text[] =
+	"usage: xenpool-executor --socket PATH --state-dir DIR [options]\n"
+	"Carries out the work on VMs of this host that xenpoold asks for.\n"
+	"\n"
+	"  --socket PATH            where xenpoold connects (mode 0600)\n"
+	"  --socket-owner USER      who owns the socket (default: this user)\n"
+	"  --state-dir DIR          what outlives this process; made if missing\n"
+	"  --backend sim|xen        the hypervisor (default: sim)\n"
+	"  --host-uuid UUID         serve the daemon of this host only\n"
+	"  --migrate-address ADDR   numeric address at which migrations arrive\n"
+	"                           (default: 127.0.0.1)\n"
+	"  --image-dir DIR          suspend images are in DIR only; may be given\n"
+	"                           again (default: any folder)\n"
+	"  --workers N              operations at a time (default: 8)\n"
+	"  --log-level LEVEL        error, warn, info or debug (default: info)\n"
+	"  --help, --version\n"
+	"\n"
+	"For --backend=sim:\n"
+	"  --memory-mib N           memory of the host (default: 16384)\n"
+	"  --cpus N                 (default: 8)\n"
+	"  --reboot                 begin as if the host had been restarted:\n"
+	"                           without domains\n";
+
+static int usage(const char *what, const char *arg)
+{
+	fprintf(stderr, "xenpool-executor: %s: %s (see --help)\n", what, arg);
+	return -EINVAL;
+}
+
+static int number(const char *name, const char *text, int64_t max, int64_t *ret)
+{
+	if (int_parse(text, strlen(text), ret) && *ret >= 1 && *ret <= max)
+		return 0;
+	return usage(name, "not a number that it can be");
+}
+
+static int set_socket(struct settings *s, const char *arg)
+{
+	s->o.socket_path = arg;
+	return 0;
+}
+
+static int set_owner(struct settings *s, const char *arg)
+{
+	s->o.socket_owner = arg;
+	return 0;
+}
+
+static int set_state_dir(struct settings *s, const char *arg)
+{
+	s->o.state_dir = arg;
+	return 0;
+}
+
+static int set_backend(struct settings *s, const char *arg)
+{
+	s->backend = arg;
+	return 0;
+}
+
+static int set_host(struct settings *s, const char *arg)
+{
+	if (!domain_uuid(arg, s->host_uuid))
+		return usage("--host-uuid", "not a uuid");
+	s->o.host_uuid = s->host_uuid;
+	return 0;
+}
+
+static int set_migrate_address(struct settings *s, const char *arg)
+{
+	struct in6_addr six;
+	struct in_addr four;
+
+	if (inet_pton(AF_INET, arg, &four) == 1 ?
+		    four.s_addr == INADDR_ANY :
+		    inet_pton(AF_INET6, arg, &six) != 1 ||
+			    IN6_IS_ADDR_UNSPECIFIED(&six))
+		return usage("--migrate-address",
+			     "not a numeric address that others can reach");
+	s->o.migrate_address = arg;
+	return 0;
+}
+
+static int set_image_dir(struct settings *s, const char *arg)
+{
+	size_t n = strlen(arg);
+
+	if (*arg != '/' || n < 2 || arg[n - 1] == '/')
+		return usage("--image-dir",
+			     "not an absolute path without a / at its end");
+	if (s->o.n_image_dirs == EXECUTOR_MAX_IMAGE_DIRS)
+		return usage("--image-dir", "given too often");
+	s->o.image_dirs[s->o.n_image_dirs++] = arg;
+	return 0;
+}
+
+static int set_workers(struct settings *s, const char *arg)
+{
+	int64_t i;
+	int r = number("--workers", arg, 64, &i);
+
+	s->o.workers = (unsigned)i;
+	return r;
+}
+
+static int set_memory(struct settings *s, const char *arg)
+{
+	int64_t i;
+	int r = number("--memory-mib", arg, 64 << 20, &i);
+
+	s->o.memory_mib = (uint64_t)i;
+	return r;
+}
+
+static int set_cpus(struct settings *s, const char *arg)
+{
+	int64_t i;
+	int r = number("--cpus", arg, 8192, &i);
+
+	s->o.cpus = (uint32_t)i;
+	return r;
+}
+
+static int set_reboot(struct settings *s, const char *arg)
+{
+	s->o.reboot = true;
+	return 0;
+}
+
+static int set_log_level(struct settings *s, const char *arg)
+{
+	enum log_level level;
+
+	if (!log_level_parse(arg, &level))
+		return usage("--log-level", "error, warn, info or debug");
+	log_set_level(level);
+	return 0;
+}
+
+static int show_help(struct settings *s, const char *arg)
+{
+	fputs(help_text, stdout);
+	s->done = 1;
+	return 0;
+}
+
+static int show_version(struct settings *s, const char *arg)
+{
+	puts("xenpool-executor " XENPOOL_VERSION);
+	s->done = 1;
+	return 0;
+}
+
+static const struct setting {
+	const char *name;
+	int has_arg;
+	int (*set)(struct settings *s, const char *arg);
+} known[] = {
+	{ "socket", required_argument, set_socket },
+	{ "socket-owner", required_argument, set_owner },
+	{ "state-dir", required_argument, set_state_dir },
+	{ "backend", required_argument, set_backend },
+	{ "host-uuid", required_argument, set_host },
+	{ "migrate-address", required_argument, set_migrate_address },
+	{ "image-dir", required_argument, set_image_dir },
+	{ "workers", required_argument, set_workers },
+	{ "memory-mib", required_argument, set_memory },
+	{ "cpus", required_argument, set_cpus },
+	{ "reboot", no_argument, set_reboot },
+	{ "log-level", required_argument, set_log_level },
+	{ "help", no_argument, show_help },
+	{ "version", no_argument, show_version },
+};
+
+static int parse(struct settings *s, int argc, char **argv)
+{
+	struct option options[ARRAY_LEN(known) + 1] = { 0 };
+	int i = 0, r;
+
+	for (size_t k = 0; k < ARRAY_LEN(known); k++) {
+		options[k].name = known[k].name;
+		options[k].has_arg = known[k].has_arg;
+	}
+	while (true) {
+		int c = getopt_long(argc, argv, "", options, &i);
+
+		if (c < 0)
+			break;
+		if (c != 0)
+			return -EINVAL; /* getopt has said why */
+		r = known[i].set(s, optarg);
+		if (r < 0 || s->done)
+			return r;
+	}
+	if (optind < argc)
+		return usage("not an option", argv[optind]);
+	if (!s->o.socket_path || !s->o.state_dir)
+		return usage("needed", "--socket and --state-dir");
+	return 0;
+}
+
+static int choose_backend(struct settings *s)
+{
+	if (!strcmp(s->backend, "sim")) {
+		s->o.ops = &xen_sim_ops;
+		return 0;
+	}
+	if (!strcmp(s->backend, "xen"))
+		return usage("--backend=xen", "not built in");
+	return usage("--backend", "sim or xen");
+}
+
+int main(int argc, char **argv)
+{
+	struct settings s = {
+		.o = {
+			.host_uuid = "",
+			.migrate_address = "127.0.0.1",
+			.memory_mib = DEFAULT_MEMORY_MIB,
+			.cpus = DEFAULT_CPUS,
+			.workers = DEFAULT_WORKERS,
+		},
+		.backend = "sim",
+	};
+
+	if (parse(&s, argc, argv) < 0)
+		return 2;
+	if (s.done)
+		return s.done - 1;
+	if (choose_backend(&s) < 0)
+		return 2;
+	return executor_run(&s.o) < 0 ? 1 : 0;
+}

@@ -1,0 +1,310 @@
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "schema/call.h"
+#include "xen/verbs.h"
+
+#define DEFAULT_TIMEOUT_S 1200
+#define MAX_TIMEOUT_S 86400
+
+struct verb {
+	const char *name;
+	int (*run)(struct verb_run *r);
+};
+
+int xen_fail_value(struct xen_call *c, struct value *error)
+{
+	if (c->error)
+		value_unref(error);
+	else
+		c->error = error;
+	return XEN_FAILED;
+}
+
+int xen_fail_aborted(struct xen_call *c)
+{
+	return xen_fail(c, "TASK_CANCELLED", "");
+}
+
+/* ---- params ---- */
+
+static int bad(struct verb_run *r, const char *name, const char *what)
+{
+	return xen_fail(r->call, "INVALID_VALUE", name, what);
+}
+
+static int param_config(struct verb_run *r, struct domain_config **ret)
+{
+	char reason[160];
+	struct domain_config *c = domain_config_parse(
+		value_get(r->params, "config"), reason, sizeof(reason));
+
+	if (!c)
+		return bad(r, "config", reason);
+	if (strcmp(c->uuid, r->call->vm)) {
+		domain_config_free(c);
+		return bad(r, "config", "uuid: not this job's VM");
+	}
+	*ret = c;
+	return 0;
+}
+
+static int param_bool(struct verb_run *r, const char *name, bool *ret)
+{
+	const struct value *v = value_get(r->params, name);
+
+	if (v && v->kind != VALUE_BOOL)
+		return bad(r, name, "not a bool");
+	*ret = v && v->i;
+	return 0;
+}
+
+static int param_timeout(struct verb_run *r, int64_t *ret_ms)
+{
+	const struct value *v = value_get(r->params, "timeout_s");
+
+	*ret_ms = DEFAULT_TIMEOUT_S * 1000;
+	if (!v)
+		return 0;
+	if (v->kind != VALUE_INT || v->i < 0 || v->i > MAX_TIMEOUT_S)
+		return bad(r, "timeout_s", "not an int in 0..86400");
+	*ret_ms = v->i * 1000;
+	return 0;
+}
+
+static bool path_is_plain(const char *p)
+{
+	if (*p != '/' || strlen(p) > DOMAIN_MAX_PATH || p[strlen(p) - 1] == '/')
+		return false;
+	for (const char *q = p; q; q = strchr(q + 1, '/'))
+		if (!strncmp(q, "//", 2) || !strncmp(q, "/../", 4) ||
+		    !strcmp(q, "/..") || !strncmp(q, "/./", 3) ||
+		    !strcmp(q, "/."))
+			return false;
+	return true;
+}
+
+static bool path_is_in(const char *path, const char *dir)
+{
+	size_t n = strlen(dir);
+
+	return !strncmp(path, dir, n) && path[n] == '/' &&
+	       !strchr(path + n + 1, '/');
+}
+
+static int param_image(struct verb_run *r, const char **ret)
+{
+	const struct value *v = value_get(r->params, "image");
+	bool found = r->n_image_dirs == 0;
+
+	if (!v || v->kind != VALUE_STRING || !path_is_plain(v->s))
+		return bad(r, "image", "not a plain absolute path");
+	for (size_t i = 0; i < r->n_image_dirs; i++)
+		found = found || path_is_in(v->s, r->image_dirs[i]);
+	if (!found)
+		return bad(r, "image", "not in a folder for images");
+	*ret = v->s;
+	return 0;
+}
+
+static int param_text(struct verb_run *r, const char *name, char *out,
+		      size_t size)
+{
+	const struct value *v = value_get(r->params, name);
+
+	if (!v || v->kind != VALUE_STRING || v->n == 0 || v->n >= size)
+		return bad(r, name, "missing, empty or too long");
+	memcpy(out, v->s, v->n + 1);
+	return 0;
+}
+
+static int param_ticket(struct verb_run *r, struct xen_ticket *ret)
+{
+	const struct value *port = value_get(r->params, "port");
+	uint8_t secret[XEN_TOKEN_LEN / 2];
+
+	if (param_text(r, "address", ret->address, sizeof(ret->address)) ||
+	    param_text(r, "token", ret->token, sizeof(ret->token)))
+		return XEN_FAILED;
+	if (!port || port->kind != VALUE_INT || port->i < 1 || port->i > 65535)
+		return bad(r, "port", "not an int in 1..65535");
+	if (strlen(ret->token) != XEN_TOKEN_LEN ||
+	    !hex_decode(ret->token, XEN_TOKEN_LEN, secret))
+		return bad(r, "token", "malformed");
+	ret->port = (uint16_t)port->i;
+	return 0;
+}
+
+static int result_domid(struct verb_run *r, int rc, uint32_t domid)
+{
+	if (rc == 0)
+		r->result = value_struct_of("domid", value_int(domid), NULL);
+	return rc;
+}
+
+/* ---- verbs ---- */
+
+static int run_start(struct verb_run *r)
+{
+	_cleanup_(domain_config_freep) struct domain_config *cfg = NULL;
+	uint32_t domid = 0;
+	bool paused;
+
+	if (param_config(r, &cfg) || param_bool(r, "paused", &paused))
+		return XEN_FAILED;
+	return result_domid(r, r->ops->start(r->xen, r->call, cfg, paused,
+					     &domid), domid);
+}
+
+static int run_pause(struct verb_run *r)
+{
+	return r->ops->pause(r->xen, r->call);
+}
+
+static int run_unpause(struct verb_run *r)
+{
+	return r->ops->unpause(r->xen, r->call);
+}
+
+static int run_clean_shutdown(struct verb_run *r)
+{
+	int64_t ms;
+
+	if (param_timeout(r, &ms))
+		return XEN_FAILED;
+	return r->ops->clean_shutdown(r->xen, r->call, ms);
+}
+
+static int run_hard_shutdown(struct verb_run *r)
+{
+	return r->ops->hard_shutdown(r->xen, r->call);
+}
+
+static int run_clean_reboot(struct verb_run *r)
+{
+	_cleanup_(domain_config_freep) struct domain_config *cfg = NULL;
+	uint32_t domid = 0;
+	int64_t ms;
+
+	if (param_config(r, &cfg) || param_timeout(r, &ms))
+		return XEN_FAILED;
+	return result_domid(r, r->ops->clean_reboot(r->xen, r->call, ms, cfg,
+						    &domid), domid);
+}
+
+static int run_hard_reboot(struct verb_run *r)
+{
+	_cleanup_(domain_config_freep) struct domain_config *cfg = NULL;
+	uint32_t domid = 0;
+
+	if (param_config(r, &cfg))
+		return XEN_FAILED;
+	return result_domid(r, r->ops->hard_reboot(r->xen, r->call, cfg,
+						   &domid), domid);
+}
+
+static int run_suspend(struct verb_run *r)
+{
+	const char *image;
+	int64_t ms;
+
+	if (param_image(r, &image) || param_timeout(r, &ms))
+		return XEN_FAILED;
+	return r->ops->suspend(r->xen, r->call, image, ms);
+}
+
+static int run_resume(struct verb_run *r)
+{
+	_cleanup_(domain_config_freep) struct domain_config *cfg = NULL;
+	const char *image;
+	uint32_t domid = 0;
+	bool paused;
+
+	if (param_image(r, &image) || param_config(r, &cfg) ||
+	    param_bool(r, "paused", &paused))
+		return XEN_FAILED;
+	return result_domid(r, r->ops->resume(r->xen, r->call, image, cfg,
+					      paused, &domid), domid);
+}
+
+static int run_migrate_receive(struct verb_run *r)
+{
+	_cleanup_(domain_config_freep) struct domain_config *cfg = NULL;
+	struct xen_ticket t = { 0 };
+	uint32_t domid = 0;
+	int rc;
+
+	if (param_config(r, &cfg))
+		return XEN_FAILED;
+	rc = r->ops->migrate_receive(r->xen, r->call, cfg, &domid, &t);
+	if (rc != 0)
+		return rc;
+	r->result = value_struct_of("domid", value_int(domid),
+				    "address", value_stringz(t.address),
+				    "port", value_int(t.port),
+				    "token", value_stringz(t.token), NULL);
+	return 0;
+}
+
+static int run_migrate_send(struct verb_run *r)
+{
+	struct xen_ticket t = { 0 };
+
+	if (param_ticket(r, &t))
+		return XEN_FAILED;
+	return r->ops->migrate_send(r->xen, r->call, &t);
+}
+
+static int run_migrate_activate(struct verb_run *r)
+{
+	uint32_t domid = 0;
+	int rc = r->ops->migrate_activate(r->xen, r->call, &domid);
+
+	return result_domid(r, rc, domid);
+}
+
+static int run_migrate_abort(struct verb_run *r)
+{
+	return r->ops->migrate_abort(r->xen, r->call);
+}
+
+static int run_migrate_finish(struct verb_run *r)
+{
+	return r->ops->migrate_finish(r->xen, r->call);
+}
+
+static const struct verb verbs[] = {
+	{ "start", run_start },
+	{ "pause", run_pause },
+	{ "unpause", run_unpause },
+	{ "clean_shutdown", run_clean_shutdown },
+	{ "hard_shutdown", run_hard_shutdown },
+	{ "clean_reboot", run_clean_reboot },
+	{ "hard_reboot", run_hard_reboot },
+	{ "suspend", run_suspend },
+	{ "resume", run_resume },
+	{ "migrate_receive", run_migrate_receive },
+	{ "migrate_send", run_migrate_send },
+	{ "migrate_activate", run_migrate_activate },
+	{ "migrate_abort", run_migrate_abort },
+	{ "migrate_finish", run_migrate_finish },
+};
+
+const struct verb *verb_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		if (!strcmp(verbs[i].name, name))
+			return &verbs[i];
+	return NULL;
+}
+
+const char *verb_name(const struct verb *v)
+{
+	return v->name;
+}
+
+int verb_run(const struct verb *v, struct verb_run *r)
+{
+	return v->run(r);
+}

@@ -11,34 +11,23 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <json-c/json.h>
-#include <netdb.h>
-#include <netinet/tcp.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "tools/xenapi.h"
 
 #define MAX_ENDPOINTS 16
 #define MAX_CONNECTIONS 1024
 
 /* ---- what was asked for ---- */
 
-struct endpoint {
-	char host[128], port[8];
-	bool tls;
-};
-
 static struct {
-	struct endpoint endpoints[MAX_ENDPOINTS];
+	struct xenapi_endpoint endpoints[MAX_ENDPOINTS];
 	unsigned n_endpoints;
 	const char *user, *password, *write_class, *read_method;
 	unsigned connections, duration_s, read_percent, warmup_s;
@@ -111,11 +100,10 @@ static uint64_t hist_quantile(const struct histogram *h, double q)
 enum conn_state { CONN_IDLE, CONN_SENDING, CONN_READING };
 
 struct conn {
-	int fd;
-	SSL *ssl;
+	struct xenapi x;
 	unsigned endpoint;
 	enum conn_state state;
-	struct buf out, in;
+	struct buf out;
 	size_t sent;
 	bool is_read;
 	uint64_t started_us;
@@ -125,7 +113,6 @@ struct conn {
 };
 
 static struct conn conns[MAX_CONNECTIONS];
-static SSL_CTX *tls;
 static char *session, *read_ref;
 static struct histogram reads, writes;
 static uint64_t errors, reconnects, last_ok_us, longest_gap_us;
@@ -134,86 +121,15 @@ static volatile sig_atomic_t interrupted;
 
 static void conn_close(struct conn *c)
 {
-	SSL_free(c->ssl);
-	c->ssl = NULL;
-	if (c->fd >= 0)
-		close(c->fd);
-	c->fd = -1;
+	xenapi_close(&c->x);
 	c->state = CONN_IDLE;
-	c->in.len = c->out.len = c->sent = 0;
-}
-
-static int tcp_connect(const struct endpoint *e)
-{
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *a;
-	int fd = -1, one = 1;
-
-	if (getaddrinfo(e->host, e->port, &hints, &list))
-		return -1;
-	for (a = list; a && fd < 0; a = a->ai_next) {
-		fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) < 0) {
-			close(fd);
-			fd = -1;
-		}
-	}
-	freeaddrinfo(list);
-	if (fd >= 0)
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-	return fd;
+	c->out.len = c->sent = 0;
 }
 
 /* Blocking: a load generator may wait for its own connections. */
 static bool conn_open(struct conn *c)
 {
-	const struct endpoint *e = &opt.endpoints[c->endpoint];
-	struct timeval limit = { 5, 0 };
-
-	c->fd = tcp_connect(e);
-	if (c->fd < 0)
-		return false;
-	setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-	if (e->tls) {
-		c->ssl = SSL_new(tls);
-		SSL_set_fd(c->ssl, c->fd);
-		if (SSL_connect(c->ssl) != 1) {
-			conn_close(c);
-			return false;
-		}
-	}
-	return true;
-}
-
-static ssize_t conn_read(struct conn *c, void *p, size_t n)
-{
-	int r;
-
-	if (!c->ssl)
-		return read(c->fd, p, n);
-	r = SSL_read(c->ssl, p, (int)n);
-	if (r > 0)
-		return r;
-	r = SSL_get_error(c->ssl, r);
-	ERR_clear_error();
-	errno = r == SSL_ERROR_WANT_READ || r == SSL_ERROR_WANT_WRITE ? EAGAIN :
-									EIO;
-	return r == SSL_ERROR_ZERO_RETURN ? 0 : -1;
-}
-
-static ssize_t conn_write(struct conn *c, const void *p, size_t n)
-{
-	int r;
-
-	if (!c->ssl)
-		return send(c->fd, p, n, MSG_NOSIGNAL);
-	r = SSL_write(c->ssl, p, (int)n);
-	if (r > 0)
-		return r;
-	r = SSL_get_error(c->ssl, r);
-	ERR_clear_error();
-	errno = r == SSL_ERROR_WANT_READ || r == SSL_ERROR_WANT_WRITE ? EAGAIN :
-									EIO;
-	return -1;
+	return xenapi_open(&c->x, &opt.endpoints[c->endpoint], 5) == 0;
 }
 
 /* ---- requests and replies ---- */
@@ -230,13 +146,7 @@ static void put_body(struct buf *b, bool xml, const char *method,
 		buf_puts(b, "</params></methodCall>");
 		return;
 	}
-	buf_printf(b, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"%s\","
-		   "\"params\":[", method);
-	for (unsigned i = 0; i < n; i++)
-		buf_printf(b, "%s%s%s%s", i ? "," : "",
-			   *args[i] == '{' ? "" : "\"", args[i],
-			   *args[i] == '{' ? "" : "\"");
-	buf_puts(b, "]}");
+	xenapi_put_call(b, method, args, n);
 }
 
 static void put_request(struct conn *c, bool xml, const char *method,
@@ -256,24 +166,6 @@ static void put_request(struct conn *c, bool xml, const char *method,
 	buf_deinit(&body);
 }
 
-/* Length of the whole reply in c->in and where its body begins; 0 while it is
- * not complete, -1 when it is no HTTP reply with a length. */
-static ssize_t reply_length(struct conn *c, size_t *ret_body)
-{
-	const char *text = buf_cstr(&c->in);
-	const char *end = strstr(text, "\r\n\r\n"), *length;
-	size_t total;
-
-	if (!end)
-		return c->in.len > 65536 ? -1 : 0;
-	length = strcasestr(text, "\r\ncontent-length:");
-	if (!length || length > end)
-		return -1;
-	*ret_body = (size_t)(end + 4 - text);
-	total = *ret_body + strtoul(length + 17, NULL, 10);
-	return c->in.len >= total ? (ssize_t)total : 0;
-}
-
 static bool body_ok(const char *body, size_t n)
 {
 	static const char *const bad[] = { "\"error\":{", "\"error\":[",
@@ -283,55 +175,6 @@ static bool body_ok(const char *body, size_t n)
 		if (memmem(body, MIN(n, (size_t)512), bad[i], strlen(bad[i])))
 			return false;
 	return true;
-}
-
-/* One call on a blocking connection, for setting up and tidying; the parsed
- * JSON result or NULL. */
-static struct json_object *call(struct conn *c, const char *method,
-				const char *const *args, unsigned n)
-{
-	struct json_object *root, *result = NULL, *error = NULL;
-	char chunk[16384];
-	size_t body = 0;
-	ssize_t r;
-
-	put_request(c, false, method, args, n);
-	while (c->sent < c->out.len) {
-		r = conn_write(c, c->out.data + c->sent, c->out.len - c->sent);
-		if (r <= 0)
-			return NULL;
-		c->sent += (size_t)r;
-	}
-	c->in.len = 0;
-	while ((r = reply_length(c, &body)) == 0) {
-		r = conn_read(c, chunk, sizeof chunk);
-		if (r <= 0)
-			return NULL;
-		buf_append(&c->in, chunk, (size_t)r);
-	}
-	root = r > 0 ? json_tokener_parse(c->in.data + body) : NULL;
-	if (root && !json_object_object_get_ex(root, "result", &result) &&
-	    json_object_object_get_ex(root, "error", &error))
-		fprintf(stderr, "poolbench: %s: %s\n", method,
-			json_object_to_json_string(error));
-	result = json_object_get(result);
-	json_object_put(root);
-	c->in.len = c->out.len = 0;
-	return result;
-}
-
-static char *call_text(struct conn *c, const char *method,
-		       const char *const *args, unsigned n)
-{
-	struct json_object *v = call(c, method, args, n), *first = v;
-	char *ret = NULL;
-
-	if (json_object_is_type(v, json_type_array))
-		first = json_object_array_get_idx(v, 0);
-	if (first)
-		ret = xstrdup(json_object_get_string(first));
-	json_object_put(v);
-	return ret;
 }
 
 /* ---- the load ---- */
@@ -359,13 +202,13 @@ static void start_call(struct conn *c, int epoll)
 	}
 	c->started_us = now_us();
 	c->state = CONN_SENDING;
-	epoll_ctl(epoll, EPOLL_CTL_MOD, c->fd, &ev);
+	epoll_ctl(epoll, EPOLL_CTL_MOD, c->x.fd, &ev);
 }
 
 static void drop(struct conn *c, int epoll)
 {
-	if (c->fd >= 0)
-		epoll_ctl(epoll, EPOLL_CTL_DEL, c->fd, NULL);
+	if (c->x.fd >= 0)
+		epoll_ctl(epoll, EPOLL_CTL_DEL, c->x.fd, NULL);
 	conn_close(c);
 	c->endpoint = (c->endpoint + 1) % opt.n_endpoints;
 	c->retry_at_us = now_us() + 10000;
@@ -384,8 +227,8 @@ static bool reopen(struct conn *c, int epoll)
 		c->retry_at_us = now_us() + 20000;
 		return false;
 	}
-	fcntl(c->fd, F_SETFL, O_NONBLOCK);
-	epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &ev);
+	fcntl(c->x.fd, F_SETFL, O_NONBLOCK);
+	epoll_ctl(epoll, EPOLL_CTL_ADD, c->x.fd, &ev);
 	start_call(c, epoll);
 	return true;
 }
@@ -409,7 +252,7 @@ static void finish_call(struct conn *c, bool ok)
 static void conn_send(struct conn *c, int epoll)
 {
 	struct epoll_event ev = { EPOLLIN, { .ptr = c } };
-	ssize_t r = conn_write(c, c->out.data + c->sent, c->out.len - c->sent);
+	ssize_t r = xenapi_write(&c->x, c->out.data + c->sent, c->out.len - c->sent);
 
 	if (r < 0 && errno == EAGAIN)
 		return;
@@ -420,7 +263,7 @@ static void conn_send(struct conn *c, int epoll)
 	c->sent += (size_t)r;
 	if (c->sent == c->out.len) {
 		c->state = CONN_READING;
-		epoll_ctl(epoll, EPOLL_CTL_MOD, c->fd, &ev);
+		epoll_ctl(epoll, EPOLL_CTL_MOD, c->x.fd, &ev);
 	}
 }
 
@@ -430,16 +273,16 @@ static void conn_receive(struct conn *c, int epoll)
 	ssize_t r;
 
 	for (;;) {
-		buf_reserve(&c->in, 65536);
-		r = conn_read(c, c->in.data + c->in.len, 65536);
+		buf_reserve(&c->x.in, 65536);
+		r = xenapi_read(&c->x, c->x.in.data + c->x.in.len, 65536);
 		if (r < 0 && errno == EAGAIN)
 			return;
 		if (r <= 0) {
 			drop(c, epoll);
 			return;
 		}
-		c->in.len += (size_t)r;
-		r = reply_length(c, &body);
+		c->x.in.len += (size_t)r;
+		r = xenapi_reply_length(&c->x.in, &body);
 		if (r < 0) {
 			drop(c, epoll);
 			return;
@@ -447,8 +290,8 @@ static void conn_receive(struct conn *c, int epoll)
 		if (r > 0)
 			break;
 	}
-	finish_call(c, body_ok(c->in.data + body, (size_t)r - body));
-	c->in.len = 0;
+	finish_call(c, body_ok(c->x.in.data + body, (size_t)r - body));
+	c->x.in.len = 0;
 	start_call(c, epoll);
 }
 
@@ -459,13 +302,13 @@ static void step(int epoll)
 	int n;
 
 	for (unsigned i = 0; i < opt.connections; i++)
-		if (conns[i].fd < 0 && conns[i].retry_at_us <= now)
+		if (conns[i].x.fd < 0 && conns[i].retry_at_us <= now)
 			reopen(&conns[i], epoll);
 	n = epoll_wait(epoll, events, ARRAY_LEN(events), 10);
 	for (int i = 0; i < n; i++) {
 		struct conn *c = events[i].data.ptr;
 
-		if (c->fd < 0)
+		if (c->x.fd < 0)
 			continue;
 		if (c->state == CONN_SENDING)
 			conn_send(c, epoll);
@@ -507,40 +350,45 @@ static int set_up(struct conn *c)
 			opt.endpoints[c->endpoint].port);
 		return -1;
 	}
-	session = call_text(c, "session.login_with_password", login, 4);
-	if (!session)
+	session = xenapi_call_text(&c->x, "session.login_with_password", login, 4);
+	if (!session) {
+		fprintf(stderr, "poolbench: login: %s\n", c->x.error);
 		return -1;
-	read_ref = call_text(c, "pool.get_all", (const char *[]){ session }, 1);
+	}
+	read_ref = xenapi_call_text(&c->x, "pool.get_all", (const char *[]){ session }, 1);
 	snprintf(method, sizeof method, "%s.create", opt.write_class);
 	for (unsigned i = 0; i < opt.connections && opt.read_percent < 100; i++) {
 		const char *args[] = { session, "{\"name_label\":\"poolbench\","
 						"\"name_description\":\"\"}" };
 
-		conns[i].object = call_text(c, method, args, 2);
-		if (!conns[i].object)
+		conns[i].object = xenapi_call_text(&c->x, method, args, 2);
+		if (!conns[i].object) {
+			fprintf(stderr, "poolbench: %s: %s\n", method,
+				c->x.error);
 			return -1;
+		}
 	}
 	return read_ref ? 0 : -1;
 }
 
 static void tidy(void)
 {
-	struct conn c = { .fd = -1 };
+	struct conn c = { .x = XENAPI_INIT };
 	char method[128];
 
 	snprintf(method, sizeof method, "%s.destroy", opt.write_class);
 	for (c.endpoint = 0; c.endpoint < opt.n_endpoints; c.endpoint++)
 		if (conn_open(&c))
 			break;
-	if (c.fd < 0)
+	if (c.x.fd < 0)
 		return;
 	for (unsigned i = 0; i < opt.connections; i++)
 		if (conns[i].object)
-			json_object_put(call(&c, method,
+			json_object_put(xenapi_call(&c.x, method,
 					     (const char *[]){ session,
 							       conns[i].object },
 					     2));
-	json_object_put(call(&c, "session.logout",
+	json_object_put(xenapi_call(&c.x, "session.logout",
 			     (const char *[]){ session }, 1));
 	conn_close(&c);
 }
@@ -619,32 +467,6 @@ static const char help[] =
 "      --json               results as one line of JSON\n"
 "  -h, --help\n";
 
-static int parse_url(const char *url)
-{
-	struct endpoint *e;
-	const char *host, *colon;
-	size_t n;
-
-	if (opt.n_endpoints == MAX_ENDPOINTS)
-		return -1;
-	e = &opt.endpoints[opt.n_endpoints];
-	e->tls = !strncmp(url, "https://", 8);
-	if (!e->tls && strncmp(url, "http://", 7))
-		return -1;
-	host = url + (e->tls ? 8 : 7);
-	n = strcspn(host, "/");
-	colon = memchr(host, ':', n);
-	if (n == 0 || n >= sizeof e->host)
-		return -1;
-	snprintf(e->host, sizeof e->host, "%.*s",
-		 (int)(colon ? colon - host : (ptrdiff_t)n), host);
-	snprintf(e->port, sizeof e->port, "%.*s",
-		 colon ? (int)(host + n - colon - 1) : 3,
-		 colon ? colon + 1 : e->tls ? "443" : "80");
-	opt.n_endpoints++;
-	return 0;
-}
-
 enum { OPT_WARMUP = 256, OPT_READ_CALL, OPT_WRITE_CLASS, OPT_LOCAL, OPT_XML,
        OPT_JSON };
 
@@ -707,7 +529,9 @@ int main(int argc, char **argv)
 		if (parse_option(c) < 0)
 			return 2;
 	for (; optind < argc; optind++) {
-		if (parse_url(argv[optind]) < 0) {
+		if (opt.n_endpoints == MAX_ENDPOINTS ||
+		    xenapi_parse_url(argv[optind],
+				     &opt.endpoints[opt.n_endpoints++]) < 0) {
 			fprintf(stderr, "poolbench: not a URL that I can use: %s "
 				"(see --help)\n", argv[optind]);
 			return 2;
@@ -720,9 +544,8 @@ int main(int argc, char **argv)
 	signal(SIGINT, on_signal);
 	signal(SIGTERM, on_signal);
 	signal(SIGPIPE, SIG_IGN);
-	tls = SSL_CTX_new(TLS_client_method());
 	for (unsigned i = 0; i < MAX_CONNECTIONS; i++)
-		conns[i].fd = -1;
+		conns[i].x.fd = -1;
 	if (set_up(&conns[0]) < 0)
 		return 1;
 	conn_close(&conns[0]);

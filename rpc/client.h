@@ -3,9 +3,9 @@
 #ifndef RPC_CLIENT_H
 #define RPC_CLIENT_H
 
-#include <uv.h>
-
 #include "schema/value.h"
+
+#include <uv.h>
 
 struct rpc_client_request {
 	const char *address; /* host or host:port; default port below */

@@ -5,9 +5,9 @@
 #ifndef RPC_FRONT_H
 #define RPC_FRONT_H
 
-#include <uv.h>
-
 #include "schema/call.h"
+
+#include <uv.h>
 
 struct front;
 

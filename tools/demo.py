@@ -38,14 +38,7 @@ class timed:
 
 def domains(pool, vm_uuid):
     """Addresses of the hosts whose simulated Xen runs a domain of the VM."""
-    import json
-    found = []
-    for m in pool.members:
-        for path in (m.dir / "xen").glob("*.json"):
-            for d in json.loads(path.read_text()).get("domains", []):
-                if d.get("uuid", d.get("vm")) == vm_uuid and d.get("state") == "running":
-                    found.append(m.address)
-    return found
+    return [m.address for m, state in pool.domains(vm_uuid) if state == "running"]
 
 
 def form(pool):

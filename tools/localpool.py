@@ -17,6 +17,10 @@ import time
 
 NULL = "OpaqueRef:NULL"
 
+# What a client sees of a member that is gone, or of one that has no majority.
+BROKEN = (OSError, http.client.HTTPException, ValueError)
+NO_MAJORITY = ("CANNOT_CONTACT_HOST", "HOST_STILL_BOOTING")
+
 
 class ApiError(Exception):
     """A failure that the API answered: .code and .params."""
@@ -132,12 +136,12 @@ class Member:
                                     stdin=subprocess.DEVNULL,
                                     env=self.pool.env, start_new_session=True)
 
-    def start_executor(self):
+    def start_executor(self, *extra):
         self.executor = self._spawn("executor", [
             self.pool.build / "xenpool-executor", "--backend=sim",
             f"--socket={self.dir}/executor.sock", f"--state-dir={self.dir}/xen",
             f"--migrate-address={self.address}", "--memory-mib=8192", "--cpus=4",
-            *self.executor_options])
+            *self.executor_options, *extra])
 
     def start_daemon(self, *extra):
         pool = self.pool
@@ -183,7 +187,17 @@ class Member:
         return c.login(password=self.pool.password) if login else c
 
     def log(self, name="xenpoold"):
-        return (self.dir / f"{name}.log").read_text(errors="replace")
+        path = self.dir / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def domains(self):
+        """{VM uuid: "running", "paused" or "shutdown"} of the simulated Xen."""
+        try:
+            state = json.loads((self.dir / "xen" / "state.json").read_text())
+        except FileNotFoundError:
+            return {}
+        names = [None, "running", "paused", "shutdown"]
+        return {d["vm"]: names[d["state"]] for d in state["domains"]}
 
     def wait_up(self, timeout=20):
         """Until a login works here."""
@@ -196,7 +210,7 @@ class Member:
                 c = self.client(timeout=5)
                 if c.rpc("pool.get_all", c.session):
                     return c
-            except (OSError, http.client.HTTPException, ApiError, ValueError) as e:
+            except BROKEN + (ApiError,) as e:
                 if time.monotonic() > end:
                     raise RuntimeError(f"{self.address} does not answer ({e!r}):\n"
                                        + self.log()[-3000:]) from e
@@ -227,6 +241,7 @@ class LocalPool:
         self.env = dict(os.environ)
         if network is None:
             network = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}"
+        self.network = network
         fd = os.open(self.dir / "password", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.write(fd, password.encode() + b"\n")
         os.close(fd)
@@ -239,19 +254,35 @@ class LocalPool:
         first = self.members[0].wait_up()
         progress(f"{self.members[0].address} is up, a pool of one")
         for m in self.members[1:]:
-            c = m.wait_up()
-            c.pool.join(self.members[0].address + f":{self.https_port}", "root",
-                        self.password)
-            c.close()
+            self.join(m)
             progress(f"{m.address} asked to join")
         self.wait_formed()
         first.close()
         return self
 
+    def join(self, m):
+        c = m.wait_up()
+        c.pool.join(self.members[0].address + f":{self.https_port}", "root",
+                    self.password)
+        c.close()
+
+    def add_member(self):
+        """Starts one more member, a pool of its own that has yet to join."""
+        n = len(self.members)
+        self.members.append(Member(self, n, f"{self.network}.{n + 1}"))
+        return self.members[-1].start()
+
+    def domains(self, vm_uuid):
+        """[(member, state)] of the VM's domains on all simulated hosts."""
+        found = [(m, m.domains().get(vm_uuid)) for m in self.members]
+        return [(m, state) for m, state in found if state]
+
     def wait_formed(self, timeout=40):
-        """Until every member answers, is live, enabled and a voter."""
+        """Until every member answers, is live and enabled, and they vote: all of
+        an odd number up to five, all but one of two or four."""
         end = time.monotonic() + timeout
         want = len(self.members)
+        voters = min(want if want % 2 else max(want - 1, 1), 5)
         seen = None
         while time.monotonic() < end:
             try:
@@ -264,11 +295,12 @@ class LocalPool:
                     assert len(seen) == want and all(e and l for _, e, l in seen), seen
                     status = m.status(c)
                     seen = status
-                    assert sum(x["role"] == "voter" for x in status["members"]) == want
+                    roles = [x["role"] for x in status["members"]]
+                    assert roles.count("voter") >= voters, roles
+                    assert "spare" not in roles, roles
                     c.close()
                 return
-            except (OSError, http.client.HTTPException, ApiError, AssertionError,
-                    ValueError, KeyError) as e:
+            except BROKEN + (ApiError, AssertionError, KeyError) as e:
                 seen = e if not isinstance(e, AssertionError) else seen
                 time.sleep(0.1)
         raise RuntimeError(f"the pool did not form: {seen!r}")
@@ -282,8 +314,7 @@ class LocalPool:
                     try:
                         if m.status()["is_serving_leader"]:
                             return m
-                    except (OSError, http.client.HTTPException, ApiError,
-                            ValueError, KeyError):
+                    except BROKEN + (ApiError, KeyError):
                         pass
             time.sleep(0.05)
         raise RuntimeError("no member leads")
@@ -302,7 +333,7 @@ class LocalPool:
                         for s in (m.status() for m in self.members)]
                 if len(set(seen)) == 1:
                     return seen[0]
-            except (OSError, http.client.HTTPException, ApiError, ValueError, KeyError):
+            except BROKEN + (ApiError, KeyError):
                 pass
             time.sleep(0.1)
         raise RuntimeError(f"members differ: {seen}")

@@ -1,12 +1,9 @@
 """Clients that run beside a failover: a writer and an event watcher, each on a
 thread of its own, recording what they were told."""
-import http.client
 import threading
 import time
 
-from localpool import ApiError
-
-BROKEN = (OSError, http.client.HTTPException, ValueError)
+from localpool import BROKEN, NO_MAJORITY, ApiError
 
 
 class Background:
@@ -87,11 +84,12 @@ class Writer(Background):
 
 
 class Watcher(Background):
-    """Follows event.from on one member and keeps a cache of all objects."""
+    """Follows event.from on one member, or on the next of several when one is
+    gone, and keeps a cache of all objects."""
 
-    def __init__(self, member, classes=("*",)):
+    def __init__(self, *members, classes=("*",)):
         super().__init__()
-        self.member, self.classes = member, list(classes)
+        self.members, self.classes = list(members), list(classes)
         self.cache, self.operations, self.tokens = {}, [], []
         self.oddities = []  # an add of what is known, a mod or del of what is not
         self.longest = 0.0
@@ -108,6 +106,20 @@ class Watcher(Background):
             self.cache[ref] = (event["class"], event["snapshot"])
         self.operations.append((op, event["class"], ref))
 
+    @property
+    def member(self):
+        return self.members[0]
+
+    def _reconnect(self, old):
+        """The same session on the next member: all members know it."""
+        self.reconnects += 1
+        old.close()
+        time.sleep(0.05)
+        self.members = self.members[1:] + self.members[:1]
+        c = self.member.client(login=False)
+        c.session = old.session
+        return c
+
     def run(self):
         c = self.member.client()
         token, last = "", time.monotonic()
@@ -115,9 +127,12 @@ class Watcher(Background):
             try:
                 batch = c.event.__getattr__("from")(self.classes, token, 0.5)
             except BROKEN:
-                self.reconnects += 1
-                time.sleep(0.05)
-                c.close()
+                c = self._reconnect(c)
+                continue
+            except ApiError as e:
+                if e.code not in NO_MAJORITY:
+                    raise
+                c = self._reconnect(c)
                 continue
             now = time.monotonic()
             self.longest, last = max(self.longest, now - last), now

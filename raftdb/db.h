@@ -5,9 +5,10 @@
 #ifndef RAFTDB_DB_H
 #define RAFTDB_DB_H
 
+#include "base/text.h"
+
 #include <uv.h>
 
-#include "base/text.h"
 #include "raftdb/store.h"
 
 struct db;
@@ -31,6 +32,8 @@ struct db_config {
 	unsigned heartbeat_ms;        /* 0: 15 */
 	unsigned snapshot_threshold;  /* entries; 0: 8192 */
 	unsigned min_free_mib;        /* 0: 64; below it the disk counts as full */
+	unsigned txn_timeout_ms;      /* 0: 30000 */
+	unsigned read_timeout_ms;     /* 0: 5000 */
 };
 
 /* Which peers may speak with us: asked at every connection. Borrowed answer;

@@ -1,0 +1,499 @@
+#include "raftdb/transport.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "raftdb/consensus.h"
+
+#define SEGMENT_BYTES (16 * 1024 * 1024)
+#define CONNECT_RETRY_MS 50
+#define DISK_RETRY_MS 200
+#define INSTALL_TIMEOUT_MS 120000
+#define NEVER 0xffffffffu /* as a snapshot threshold */
+
+struct consensus {
+	struct raft raft;
+	struct raft_io io;
+	struct raft_fsm fsm;
+	struct transport transport;
+	struct consensus_ops ops;
+	uint64_t last_applied; /* seen by our own apply */
+	bool stepping; /* inside a callback of libraft's state machine */
+	bool closing;
+	struct raft_change change;
+	struct raft_transfer transfer;
+	consensus_change_cb change_cb, transfer_cb;
+	void *change_data, *transfer_data;
+	uint64_t transfer_to;
+	void (*close_cb)(void *data);
+	void *close_data;
+};
+
+struct proposal {
+	struct raft_apply req;
+	struct consensus *consensus;
+	uint64_t tag;
+};
+
+struct barrier {
+	struct raft_barrier req;
+	struct consensus *consensus;
+	uint64_t term;
+};
+
+static const struct {
+	int raft, error;
+} errors[] = {
+	{ RAFT_NOMEM, -ENOMEM },
+	{ RAFT_BADID, -EINVAL },
+	{ RAFT_DUPLICATEID, -EEXIST },
+	{ RAFT_DUPLICATEADDRESS, -EEXIST },
+	{ RAFT_BADROLE, -EALREADY },
+	{ RAFT_MALFORMED, -EBADMSG },
+	{ RAFT_NOTLEADER, -EPERM },
+	{ RAFT_LEADERSHIPLOST, -ECANCELED },
+	{ RAFT_SHUTDOWN, -ECANCELED },
+	{ RAFT_CANCELED, -ECANCELED },
+	{ RAFT_CANTBOOTSTRAP, -EEXIST },
+	{ RAFT_CANTCHANGE, -EBUSY },
+	{ RAFT_CORRUPT, -EBADMSG },
+	{ RAFT_NAMETOOLONG, -ENAMETOOLONG },
+	{ RAFT_NOCONNECTION, -EHOSTUNREACH },
+	{ RAFT_BUSY, -EBUSY },
+	{ RAFT_NOTFOUND, -ENOENT },
+	{ RAFT_NOSPACE, -ENOSPC },
+};
+
+static int error_of(int rv)
+{
+	for (size_t i = 0; i < ARRAY_LEN(errors); i++)
+		if (errors[i].raft == rv)
+			return errors[i].error;
+	return rv == 0 ? 0 : -EIO;
+}
+
+static const int raft_roles[] = {
+	[DB_SPARE] = RAFT_SPARE,
+	[DB_STANDBY] = RAFT_STANDBY,
+	[DB_VOTER] = RAFT_VOTER,
+};
+
+static enum db_role role_of(int raft_role)
+{
+	return raft_role == RAFT_VOTER	   ? DB_VOTER
+	       : raft_role == RAFT_STANDBY ? DB_STANDBY
+					   : DB_SPARE;
+}
+
+/* --- what libraft calls --- */
+
+static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *buf,
+		    void **result)
+{
+	struct consensus *c = fsm->data;
+	uint64_t index = raft_last_applied(&c->raft) + 1;
+
+	/* libraft's packages are built without its assertions. */
+	xassert(index > c->last_applied);
+	xassert(index <= raft_commit_index(&c->raft));
+	c->last_applied = index;
+	c->stepping = true;
+	c->ops.apply(c->ops.data, index, buf->base, buf->len);
+	c->stepping = false;
+	*result = NULL;
+	return 0;
+}
+
+static int on_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
+{
+	struct consensus *c = fsm->data;
+	int r;
+
+	c->stepping = true;
+	r = c->ops.restore(c->ops.data, buf->base, buf->len);
+	c->stepping = false;
+	if (r < 0)
+		return RAFT_CORRUPT; /* libraft frees the buffer */
+	raft_free(buf->base);
+	return 0;
+}
+
+static int on_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[],
+		       unsigned *n_bufs)
+{
+	struct consensus *c = fsm->data;
+	struct consensus_part parts[CONSENSUS_PARTS];
+	unsigned n = 0;
+	int r;
+
+	raft_set_snapshot_threshold(&c->raft, NEVER);
+	c->stepping = true;
+	r = c->ops.snapshot(c->ops.data, raft_last_applied(&c->raft), parts, &n);
+	c->stepping = false;
+	if (r != 0)
+		return RAFT_BUSY;
+	*bufs = raft_malloc(n * sizeof **bufs);
+	xassert(*bufs && n > 0);
+	for (unsigned i = 0; i < n; i++)
+		(*bufs)[i] = (struct raft_buffer){ parts[i].base, parts[i].len };
+	*n_bufs = n;
+	return 0;
+}
+
+static int on_snapshot_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[],
+				unsigned *n_bufs)
+{
+	struct consensus *c = fsm->data;
+
+	raft_free(*bufs);
+	*bufs = NULL;
+	*n_bufs = 0;
+	c->ops.snapshot_done(c->ops.data);
+	return 0;
+}
+
+/* --- open and close --- */
+
+static void on_idle(void *data)
+{
+	struct consensus *c = data;
+
+	if (c->close_cb)
+		c->close_cb(c->close_data);
+	free(c);
+}
+
+static void on_raft_closed(struct raft *r)
+{
+	struct consensus *c = container_of(r, struct consensus, raft);
+
+	raft_uv_close(&c->io);
+	transport_when_idle(&c->transport, on_idle, c);
+}
+
+void consensus_close(struct consensus *c, void (*cb)(void *data), void *data)
+{
+	xassert(!c->stepping && !c->closing);
+	c->closing = true;
+	c->close_cb = cb;
+	c->close_data = data;
+	raft_close(&c->raft, on_raft_closed);
+}
+
+static int init(struct consensus *c, uv_loop_t *loop, struct link *link,
+		const char *dir, uint64_t id, const char *address)
+{
+	int rv;
+
+	transport_init(&c->transport, loop, link);
+	c->fsm.version = 2;
+	c->fsm.data = c;
+	c->fsm.apply = on_apply;
+	c->fsm.snapshot = on_snapshot;
+	c->fsm.snapshot_finalize = on_snapshot_finalize;
+	c->fsm.restore = on_restore;
+	rv = raft_uv_init(&c->io, loop, dir, &c->transport.uv);
+	if (rv != 0) {
+		log_error("raft log %s: %s", dir, c->io.errmsg);
+		return error_of(rv);
+	}
+	rv = raft_init(&c->raft, &c->io, &c->fsm, id, address);
+	if (rv != 0) {
+		log_error("raft log %s: %s: %s", dir, raft_strerror(rv),
+			  raft_errmsg(&c->raft));
+		raft_uv_close(&c->io);
+		return error_of(rv);
+	}
+	return 0;
+}
+
+static void configure(struct consensus *c, const struct consensus_config *cfg)
+{
+	raft_uv_set_segment_size(&c->io, SEGMENT_BYTES);
+	raft_uv_set_connect_retry_delay(&c->io, CONNECT_RETRY_MS);
+	raft_uv_set_disk_retry(&c->io, DISK_RETRY_MS);
+	/* It would drop committed entries behind a damaged one. */
+	raft_uv_set_auto_recovery(&c->io, false);
+	raft_set_election_timeout(&c->raft, cfg->election_ms);
+	raft_set_heartbeat_timeout(&c->raft, cfg->heartbeat_ms);
+	/* Some versions multiply small values in secret. */
+	c->raft.election_timeout = cfg->election_ms;
+	c->raft.heartbeat_timeout = cfg->heartbeat_ms;
+	raft_set_pre_vote(&c->raft, true);
+	raft_set_install_snapshot_timeout(&c->raft, INSTALL_TIMEOUT_MS);
+	/* Snapshots come when we have one ready: see consensus_snapshot(). */
+	raft_set_snapshot_threshold(&c->raft, NEVER);
+}
+
+int consensus_open(const struct consensus_config *cfg,
+		   const struct consensus_ops *ops, struct consensus **ret)
+{
+	struct consensus *c = xcalloc(1, sizeof *c);
+	int r;
+
+	c->ops = *ops;
+	r = init(c, cfg->loop, cfg->link, cfg->dir, cfg->id, cfg->address);
+	if (r < 0) {
+		free(c);
+		return r;
+	}
+	configure(c, cfg);
+	r = raft_start(&c->raft);
+	if (r != 0) {
+		log_error("raft log %s: %s: %s", cfg->dir, raft_strerror(r),
+			  raft_errmsg(&c->raft));
+		c->transport.link = NULL;
+		consensus_close(c, NULL, NULL);
+		return error_of(r);
+	}
+	*ret = c;
+	return 0;
+}
+
+int consensus_bootstrap(const char *dir, uint64_t id, const char *address)
+{
+	struct consensus *c = xcalloc(1, sizeof *c);
+	struct raft_configuration conf;
+	uv_loop_t loop;
+	int r, rv;
+
+	xassert(uv_loop_init(&loop) == 0);
+	raft_configuration_init(&conf);
+	r = init(c, &loop, NULL, dir, id, address);
+	if (r < 0) {
+		free(c);
+		goto out;
+	}
+	rv = raft_configuration_add(&conf, id, address, RAFT_VOTER);
+	if (rv == 0)
+		rv = raft_bootstrap(&c->raft, &conf);
+	if (rv != 0)
+		log_error("raft log %s: cannot write the first configuration: "
+			  "%s: %s", dir, raft_strerror(rv),
+			  raft_errmsg(&c->raft));
+	r = error_of(rv);
+	consensus_close(c, NULL, NULL);
+	uv_run(&loop, UV_RUN_DEFAULT);
+out:
+	raft_configuration_close(&conf);
+	xassert(uv_loop_close(&loop) == 0);
+	return r;
+}
+
+void consensus_accept(struct consensus *c, struct link_conn *conn,
+		      const struct db_member *m)
+{
+	transport_accept(&c->transport, conn, m);
+}
+
+/* --- state --- */
+
+void consensus_get(struct consensus *c, struct consensus_state *ret)
+{
+	struct raft *r = &c->raft;
+	const char *address;
+	raft_id leader = 0;
+
+	raft_leader(r, &leader, &address);
+	*ret = (struct consensus_state){
+		.available = raft_state(r) != RAFT_UNAVAILABLE,
+		.is_leader = raft_state(r) == RAFT_LEADER,
+		.term = raft_current_term(r),
+		.leader_id = leader,
+		.commit_index = raft_commit_index(r),
+		.applied_index = raft_last_applied(r),
+		.last_index = raft_last_index(r),
+		.stored_index = r->last_stored,
+		.configuration_index = MAX(r->configuration_committed_index,
+					   r->configuration_uncommitted_index),
+	};
+	ret->transferring = ret->is_leader && raft_transferee(r) != 0;
+}
+
+unsigned consensus_members(struct consensus *c, struct consensus_member *ret,
+			   unsigned max)
+{
+	const struct raft_configuration *conf = &c->raft.configuration;
+	unsigned n = MIN(conf->n, max);
+
+	for (unsigned i = 0; i < n; i++) {
+		ret[i].id = conf->servers[i].id;
+		ret[i].address = conf->servers[i].address;
+		ret[i].role = role_of(conf->servers[i].role);
+	}
+	return n;
+}
+
+/* --- entries --- */
+
+void *consensus_alloc(size_t n)
+{
+	void *p = raft_malloc(n);
+
+	xassert(p);
+	return p;
+}
+
+void consensus_free(void *p)
+{
+	raft_free(p);
+}
+
+static void on_proposed(struct raft_apply *req, int status, void *result)
+{
+	struct proposal *p = container_of(req, struct proposal, req);
+	struct consensus *c = p->consensus;
+	uint64_t tag = p->tag;
+
+	free(p);
+	c->ops.proposed(c->ops.data, tag, status == 0);
+}
+
+int consensus_propose(struct consensus *c, void *p, size_t n, uint64_t tag)
+{
+	struct raft_buffer buf = { p, n };
+	struct proposal *q;
+	int rv;
+
+	xassert(!c->stepping && !c->closing);
+	if (raft_state(&c->raft) != RAFT_LEADER ||
+	    raft_transferee(&c->raft) != 0)
+		return -EPERM;
+	q = xcalloc(1, sizeof *q);
+	q->consensus = c;
+	q->tag = tag;
+	rv = raft_apply(&c->raft, &q->req, &buf, 1, on_proposed);
+	if (rv == 0)
+		return 0;
+	free(q);
+	log_error("raft refuses an entry: %s: %s", raft_strerror(rv),
+		  raft_errmsg(&c->raft));
+	return rv == RAFT_NOTLEADER ? -EPERM : -EIO;
+}
+
+static void on_barrier(struct raft_barrier *req, int status)
+{
+	struct barrier *b = container_of(req, struct barrier, req);
+	struct consensus *c = b->consensus;
+	uint64_t term = b->term;
+
+	free(b);
+	c->ops.barrier(c->ops.data, term, status == 0);
+}
+
+int consensus_barrier(struct consensus *c)
+{
+	struct barrier *b = xcalloc(1, sizeof *b);
+	int rv;
+
+	xassert(!c->stepping && !c->closing);
+	b->consensus = c;
+	b->term = raft_current_term(&c->raft);
+	rv = raft_barrier(&c->raft, &b->req, on_barrier);
+	if (rv != 0)
+		free(b);
+	return error_of(rv);
+}
+
+/* libraft checks the threshold at its next event, and then calls on_snapshot,
+ * which must answer at once: so the state is packed before we ask. */
+void consensus_snapshot(struct consensus *c, unsigned trailing)
+{
+	raft_set_snapshot_trailing(&c->raft, MAX(trailing, 1u));
+	raft_set_snapshot_threshold(&c->raft, 1);
+}
+
+/* --- membership --- */
+
+static void on_change(struct raft_change *req, int status)
+{
+	struct consensus *c = container_of(req, struct consensus, change);
+	consensus_change_cb cb = TAKE_PTR(c->change_cb);
+
+	cb(c->change_data, error_of(status));
+}
+
+static int change_ready(struct consensus *c, consensus_change_cb cb, void *data)
+{
+	xassert(!c->stepping && !c->closing);
+	if (c->change_cb)
+		return -EBUSY;
+	if (raft_state(&c->raft) != RAFT_LEADER ||
+	    raft_transferee(&c->raft) != 0)
+		return -EPERM;
+	memset(&c->change, 0, sizeof c->change);
+	c->change_cb = cb;
+	c->change_data = data;
+	return 0;
+}
+
+static int change_started(struct consensus *c, int rv)
+{
+	if (rv != 0)
+		c->change_cb = NULL;
+	return error_of(rv);
+}
+
+int consensus_add(struct consensus *c, uint64_t id, const char *address,
+		  consensus_change_cb cb, void *data)
+{
+	int r = change_ready(c, cb, data);
+
+	if (r < 0)
+		return r;
+	return change_started(
+		c, raft_add(&c->raft, &c->change, id, address, on_change));
+}
+
+int consensus_assign(struct consensus *c, uint64_t id, enum db_role role,
+		     consensus_change_cb cb, void *data)
+{
+	int r = change_ready(c, cb, data);
+
+	if (r < 0)
+		return r;
+	return change_started(c, raft_assign(&c->raft, &c->change, id,
+					     raft_roles[role], on_change));
+}
+
+int consensus_remove(struct consensus *c, uint64_t id, consensus_change_cb cb,
+		     void *data)
+{
+	int r = change_ready(c, cb, data);
+
+	if (r < 0)
+		return r;
+	return change_started(
+		c, raft_remove(&c->raft, &c->change, id, on_change));
+}
+
+static void on_transfer(struct raft_transfer *req)
+{
+	struct consensus *c = container_of(req, struct consensus, transfer);
+	consensus_change_cb cb = TAKE_PTR(c->transfer_cb);
+	const char *address;
+	raft_id leader = 0;
+
+	raft_leader(&c->raft, &leader, &address);
+	cb(c->transfer_data, leader == c->transfer_to ? 0 : -ECANCELED);
+}
+
+int consensus_transfer(struct consensus *c, uint64_t id, consensus_change_cb cb,
+		       void *data)
+{
+	int rv;
+
+	xassert(!c->stepping && !c->closing);
+	if (c->transfer_cb)
+		return -EBUSY;
+	memset(&c->transfer, 0, sizeof c->transfer);
+	rv = raft_transfer(&c->raft, &c->transfer, id, on_transfer);
+	if (rv != 0)
+		return error_of(rv);
+	c->transfer_cb = cb;
+	c->transfer_data = data;
+	c->transfer_to = raft_transferee(&c->raft);
+	return 0;
+}

@@ -1,0 +1,101 @@
+/* Raft, as the rest of raftdb sees it: libraft 0.22.1 with its disk format, over
+ * our links. Indexes and terms are libraft's. Nothing here may be called from
+ * inside apply, restore or snapshot.
+ */
+#ifndef RAFTDB_CONSENSUS_H
+#define RAFTDB_CONSENSUS_H
+
+#include "raftdb/link.h"
+
+struct consensus;
+
+struct consensus_config {
+	uv_loop_t *loop;
+	struct link *link; /* borrowed, outlives the consensus */
+	const char *dir;   /* exists; libraft's own */
+	uint64_t id;
+	const char *address;
+	unsigned election_ms, heartbeat_ms;
+};
+
+struct consensus_part {
+	void *base;
+	size_t len;
+};
+#define CONSENSUS_PARTS 3
+
+struct consensus_ops {
+	void *data;
+	/* A committed entry: index rises with every call. */
+	void (*apply)(void *data, uint64_t index, const char *p, size_t n);
+	/* Replace the state by a snapshot's. Negative errno: the state is
+	 * undefined, the process must end. */
+	int (*restore)(void *data, const char *p, size_t n);
+	/* The state as of this index, in parts that live until snapshot_done.
+	 * Comes some time after consensus_snapshot(). Nonzero: not now. */
+	int (*snapshot)(void *data, uint64_t index,
+			struct consensus_part parts[CONSENSUS_PARTS],
+			unsigned *ret_n);
+	void (*snapshot_done)(void *data);
+	/* A proposal ended: committed and applied, or its outcome is unknown. */
+	void (*proposed)(void *data, uint64_t tag, bool applied);
+	/* consensus_barrier() ended. */
+	void (*barrier)(void *data, uint64_t term, bool applied);
+};
+
+/* Loads the log and starts. Negative errno and a log line: -EBADMSG damaged,
+ * -EIO. c is freed later by the loop in this case. */
+int consensus_open(const struct consensus_config *cfg,
+		   const struct consensus_ops *ops, struct consensus **ret);
+/* Pending proposals and changes report; then cb when all handles are closed,
+ * and c is freed. */
+void consensus_close(struct consensus *c, void (*cb)(void *data), void *data);
+/* Writes the configuration of a pool of one. -EEXIST when there is one. */
+int consensus_bootstrap(const char *dir, uint64_t id, const char *address);
+
+/* A LINK_STREAM connection of a member. */
+void consensus_accept(struct consensus *c, struct link_conn *conn,
+		      const struct db_member *m);
+
+struct consensus_state {
+	bool available; /* false: libraft gave up (a write failed) */
+	bool is_leader;
+	bool transferring;
+	uint64_t term, leader_id; /* 0: not known */
+	uint64_t commit_index, applied_index, last_index, stored_index;
+	uint64_t configuration_index; /* changes with every new configuration */
+};
+void consensus_get(struct consensus *c, struct consensus_state *ret);
+
+/* Memory for an entry. */
+void *consensus_alloc(size_t n);
+void consensus_free(void *p);
+/* Takes p when 0. -EPERM: not the leader, or handing over; p stays the
+ * caller's. Another error: libraft cannot go on, p is gone. The result comes
+ * with ops.proposed. */
+int consensus_propose(struct consensus *c, void *p, size_t n, uint64_t tag);
+int consensus_barrier(struct consensus *c);
+/* Asks for a snapshot soon; keeps so many entries (at least 1) behind it. */
+void consensus_snapshot(struct consensus *c, unsigned trailing);
+
+struct consensus_member {
+	uint64_t id;
+	const char *address; /* borrowed until the configuration changes */
+	enum db_role role;
+};
+unsigned consensus_members(struct consensus *c, struct consensus_member *ret,
+			   unsigned max);
+
+typedef void (*consensus_change_cb)(void *data, int error);
+/* On the leader, one at a time (-EBUSY). A negative return: cb is not called.
+ * -EPERM not the leader, -EALREADY has this role, -ENOENT, -EEXIST. */
+int consensus_add(struct consensus *c, uint64_t id, const char *address,
+		  consensus_change_cb cb, void *data);
+int consensus_assign(struct consensus *c, uint64_t id, enum db_role role,
+		     consensus_change_cb cb, void *data);
+int consensus_remove(struct consensus *c, uint64_t id, consensus_change_cb cb,
+		     void *data);
+int consensus_transfer(struct consensus *c, uint64_t id, consensus_change_cb cb,
+		       void *data);
+
+#endif

@@ -1,0 +1,398 @@
+/* Who is in the pool: the configuration, changes of it, who is alive, and
+ * whether all have the same state. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/env.h"
+#include "base/log.h"
+#include "raftdb/db_impl.h"
+
+#define PING_LEADER_MS 100 /* from and to the leader */
+#define PING_MS 500        /* between others */
+#define REMOVED_MS 3000    /* not in the configuration any more, for so long */
+
+enum op_kind { OP_NONE, OP_ADD, OP_ASSIGN, OP_REMOVE, OP_TRANSFER };
+
+/* --- the configuration --- */
+
+static const struct consensus_member *find(const struct db *db, uint64_t id)
+{
+	for (unsigned i = 0; i < db->n_members; i++)
+		if (db->members[i].id == id)
+			return &db->members[i];
+	return NULL;
+}
+
+static void read_configuration(struct db *db)
+{
+	db->configuration_seen = db->st.configuration_index;
+	db->n_members = consensus_members(db->consensus, db->members,
+					  DB_MEMBERS_MAX);
+	peers_begin_set(db->peers);
+	for (unsigned i = 0; i < db->n_members; i++)
+		peers_want(db->peers, db->members[i].id,
+			   db->members[i].address);
+	peers_end_set(db->peers);
+	if (find(db, db->id))
+		db->was_member = true;
+}
+
+/* --- changes --- */
+
+static void end_op(struct change_op *op, int error)
+{
+	db_change_cb cb = op->cb;
+	void *data = op->data;
+
+	op->kind = OP_NONE;
+	op->started = false;
+	if (cb)
+		cb(data, error);
+}
+
+static void on_change(void *data, int error)
+{
+	struct db *db = data;
+
+	end_op(&db->change, error);
+	db_kick(db);
+}
+
+static void on_transfer(void *data, int error)
+{
+	struct db *db = data;
+
+	end_op(&db->transfer, error);
+	db_kick(db);
+}
+
+static int start_op(struct db *db, const struct change_op *op)
+{
+	if (!db->serving)
+		return -EPERM;
+	switch ((enum op_kind)op->kind) {
+	case OP_ADD:
+		return consensus_add(db->consensus, op->id, op->address,
+				     on_change, db);
+	case OP_ASSIGN:
+		return consensus_assign(db->consensus, op->id, op->role,
+					on_change, db);
+	case OP_REMOVE:
+		return consensus_remove(db->consensus, op->id, on_change, db);
+	case OP_TRANSFER:
+		return consensus_transfer(db->consensus, op->id, on_transfer,
+					  db);
+	default:
+		return -EINVAL;
+	}
+}
+
+static void run_op(struct db *db, struct change_op *op)
+{
+	int r;
+
+	if (op->kind == OP_NONE || op->started)
+		return;
+	op->started = true;
+	r = start_op(db, op);
+	if (r < 0)
+		end_op(op, r);
+	db_kick(db);
+}
+
+void members_flush(struct db *db)
+{
+	if (db->st.configuration_index != db->configuration_seen)
+		read_configuration(db);
+	run_op(db, &db->change);
+	run_op(db, &db->transfer);
+}
+
+void members_cancel(struct db *db)
+{
+	if (db->change.kind != OP_NONE && !db->change.started)
+		end_op(&db->change, -ECANCELED);
+	if (db->transfer.kind != OP_NONE && !db->transfer.started)
+		end_op(&db->transfer, -ECANCELED);
+}
+
+static int queue_op(struct db *db, struct change_op *slot, enum op_kind kind,
+		    uint64_t id, db_change_cb cb, void *data)
+{
+	if (!db->serving || db->closing)
+		return -EPERM;
+	if (slot->kind != OP_NONE)
+		return -EBUSY;
+	memset(slot, 0, sizeof *slot);
+	slot->kind = kind;
+	slot->id = id;
+	slot->cb = cb;
+	slot->data = data;
+	db_kick(db);
+	return 0;
+}
+
+int db_add_member(struct db *db, uint64_t id, const char *peer_address,
+		  db_change_cb cb, void *data)
+{
+	struct sockaddr_storage ss;
+	int r;
+
+	if (id == 0 || strlen(peer_address) >= sizeof db->change.address ||
+	    link_parse_address(peer_address, &ss) < 0)
+		return -EINVAL;
+	if (db->n_members >= DB_MEMBERS_MAX)
+		return -E2BIG;
+	r = queue_op(db, &db->change, OP_ADD, id, cb, data);
+	if (r == 0)
+		snprintf(db->change.address, sizeof db->change.address, "%s",
+			 peer_address);
+	return r;
+}
+
+int db_assign(struct db *db, uint64_t id, enum db_role role, db_change_cb cb,
+	      void *data)
+{
+	int r;
+
+	if (role > DB_VOTER || (id == db->id && role != DB_VOTER))
+		return -EINVAL;
+	r = queue_op(db, &db->change, OP_ASSIGN, id, cb, data);
+	if (r == 0)
+		db->change.role = role;
+	return r;
+}
+
+int db_remove_member(struct db *db, uint64_t id, db_change_cb cb, void *data)
+{
+	if (id == db->id)
+		return -EINVAL;
+	return queue_op(db, &db->change, OP_REMOVE, id, cb, data);
+}
+
+int db_transfer(struct db *db, uint64_t id, db_change_cb cb, void *data)
+{
+	return queue_op(db, &db->transfer, OP_TRANSFER, id, cb, data);
+}
+
+/* --- pings --- */
+
+static void ping(struct db *db, struct peer *p, int64_t now)
+{
+	struct hash128 digest = store_digest(db->store);
+	struct buf *b = peer_frame_begin(p, FRAME_PING);
+
+	if (!b)
+		return;
+	p->pinged_at = now;
+	buf_put_u64(b, db->st.applied_index);
+	buf_put_u64(b, store_generation(db->store));
+	buf_put_u64(b, digest.lo);
+	buf_put_u64(b, digest.hi);
+	buf_put_u64(b, db->st.term);
+	buf_put_u8(b, db->disk_low ? PING_DISK_LOW : 0);
+	peer_frame_end(p);
+}
+
+void members_on_ping(struct db *db, struct peer *from, struct reader *r)
+{
+	struct peer said = *from;
+	uint8_t flags;
+
+	said.applied_index = reader_u64(r);
+	said.generation = reader_u64(r);
+	said.digest.lo = reader_u64(r);
+	said.digest.hi = reader_u64(r);
+	said.term = reader_u64(r);
+	flags = reader_u8(r);
+	if (r->bad)
+		return;
+	from->term = said.term;
+	from->disk_low = flags & PING_DISK_LOW;
+	/* One that we have not applied yet is kept until it was compared. */
+	if (from->digest_known && from->applied_index > db->st.applied_index &&
+	    from->applied_index <= said.applied_index)
+		return;
+	from->applied_index = said.applied_index;
+	from->generation = said.generation;
+	from->digest = said.digest;
+	from->digest_known = true;
+}
+
+void members_note_digest(struct db *db, uint64_t index)
+{
+	struct digest_at *d = &db->digests[db->n_digests++ % DB_DIGESTS];
+
+	d->index = index;
+	d->generation = store_generation(db->store);
+	d->digest = store_digest(db->store);
+}
+
+/* Our state as of this index; NULL: not there yet, or too long ago. */
+static const struct digest_at *digest_at(const struct db *db, uint64_t index)
+{
+	uint64_t n = MIN(db->n_digests, (uint64_t)DB_DIGESTS);
+
+	if (index > db->st.applied_index)
+		return NULL;
+	for (uint64_t i = 1; i <= n; i++) {
+		const struct digest_at *d =
+			&db->digests[(db->n_digests - i) % DB_DIGESTS];
+
+		if (d->index <= index)
+			return d;
+	}
+	return NULL;
+}
+
+static void compare(struct db *db, struct peer *p)
+{
+	const struct digest_at *d;
+	bool differs;
+
+	if (!p->digest_known)
+		return;
+	d = digest_at(db, p->applied_index);
+	if (!d)
+		return;
+	p->digest_known = false;
+	differs = d->generation != p->generation ||
+		  d->digest.lo != p->digest.lo || d->digest.hi != p->digest.hi;
+	if (differs && !p->digest_differs)
+		log_error("state differs from that of member %016llx at log "
+			  "index %llu: generation %llu here, %llu there",
+			  (unsigned long long)p->id,
+			  (unsigned long long)p->applied_index,
+			  (unsigned long long)d->generation,
+			  (unsigned long long)p->generation);
+	p->digest_differs = differs;
+}
+
+/* The odd one out must stop: more members differ from us than agree. */
+static void judge(struct db *db, int64_t now)
+{
+	unsigned differ = 0, agree = 1;
+
+	for (struct peer *p = peers_next(db->peers, NULL); p;
+	     p = peers_next(db->peers, p)) {
+		compare(db, p);
+		if (p->heard_at < 0 || now - p->heard_at > 2000 ||
+		    !find(db, p->id))
+			continue;
+		if (p->digest_differs)
+			differ++;
+		else
+			agree++;
+	}
+	if (differ > agree)
+		db_fail(db, "the state of this member differs from that of the "
+			    "others: move its data folder away and let it join "
+			    "again");
+}
+
+static void check_removed(struct db *db, int64_t now)
+{
+	if (!db->was_member || db->n_members == 0 || find(db, db->id)) {
+		db->not_member_since = 0;
+		return;
+	}
+	if (db->not_member_since == 0)
+		db->not_member_since = now;
+	else if (now - db->not_member_since > REMOVED_MS)
+		db_fail(db, "this host was removed from the pool");
+}
+
+void members_tick(struct db *db, int64_t now)
+{
+	for (struct peer *p = peers_next(db->peers, NULL); p;
+	     p = peers_next(db->peers, p)) {
+		bool fast = db->st.is_leader || p->id == db->st.leader_id;
+
+		if (now >= p->pinged_at + (fast ? PING_LEADER_MS : PING_MS))
+			ping(db, p, now);
+	}
+	judge(db, now);
+	check_removed(db, now);
+}
+
+/* --- telling --- */
+
+bool db_member_alive(const struct db *db, uint64_t id, int64_t within_ms)
+{
+	const struct peer *p;
+
+	if (id == db->id)
+		return true;
+	p = peers_get(db->peers, id);
+	return p && p->heard_at >= 0 &&
+	       env_mono_ms() - p->heard_at <= within_ms;
+}
+
+static void tell_member(const struct db *db, unsigned i, struct db_status *ret)
+{
+	const struct consensus_member *m = &db->members[i];
+	const struct peer *p = peers_get(db->peers, m->id);
+
+	ret->members[i].id = m->id;
+	ret->members[i].role = m->role;
+	snprintf(ret->members[i].address, sizeof ret->members[i].address, "%s",
+		 m->address);
+	ret->members[i].heard_ms_ago = -1;
+	if (m->id == db->id) {
+		ret->members[i].connected = true;
+		ret->members[i].heard_ms_ago = 0;
+		ret->members[i].applied_index = db->st.applied_index;
+		ret->members[i].digest_generation = store_generation(db->store);
+		ret->members[i].digest = store_digest(db->store);
+	} else if (p) {
+		ret->members[i].connected = p->connected;
+		if (p->heard_at >= 0)
+			ret->members[i].heard_ms_ago =
+				env_mono_ms() - p->heard_at;
+		ret->members[i].applied_index = p->applied_index;
+		ret->members[i].digest_generation = p->generation;
+		ret->members[i].digest = p->digest;
+	}
+}
+
+void db_get_status(const struct db *db, struct db_status *ret)
+{
+	const struct consensus_state *st = &db->st;
+
+	*ret = (struct db_status){
+		.id = db->id,
+		.leader_id = st->leader_id,
+		.term = st->term,
+		.commit_index = st->commit_index,
+		.applied_index = st->applied_index,
+		.last_index = st->last_index,
+		.snapshot_index = db->snaps.index,
+		.is_leader = st->is_leader,
+		.is_serving_leader = db->serving,
+		.n_members = db->n_members,
+		.disk_free_bytes = db->disk_free,
+		.pending_txns = db->txns.n_pending,
+	};
+	for (unsigned i = 0; i < db->n_members; i++)
+		tell_member(db, i, ret);
+}
+
+uint64_t db_id_of_uuid(const char *uuid)
+{
+	uint64_t id = 0;
+	unsigned digits = 0;
+
+	for (; *uuid && digits < 16; uuid++) {
+		const char *hex = "0123456789abcdef";
+		char c = (char)(*uuid >= 'A' && *uuid <= 'F' ? *uuid + 32
+							     : *uuid);
+		const char *at = strchr(hex, c);
+
+		if (c == '-' || !at)
+			continue;
+		id = id << 4 | (uint64_t)(at - hex);
+		digits++;
+	}
+	return id ? id : 1;
+}

@@ -1,0 +1,19 @@
+/* All handler tables and modules, in the order in which they are asked: a later
+ * table wins over an earlier one for the same method. */
+#include "pool/core.h"
+
+extern const struct handler_def vm_handlers[], job_handlers[], host_handlers[],
+	member_handlers[], pool_class_handlers[], plugin_handlers[];
+extern const struct pool_module job_module, host_module, member_module;
+
+const struct handler_def *const pool_handlers[] = {
+	session_handlers, role_handlers,   task_handlers,
+	event_handlers,   message_handlers, vm_handlers,
+	job_handlers,     host_handlers,   member_handlers,
+	pool_class_handlers, plugin_handlers, NULL,
+};
+
+const struct pool_module *const pool_modules[] = {
+	&req_module, &session_module, &task_module,   &event_module,
+	&job_module, &host_module,    &member_module, NULL,
+};

@@ -1,0 +1,109 @@
+/* Who may call what. A session holds the names of its permissions; local
+ * superusers and pool sessions hold them all. */
+#include <ctype.h>
+#include <string.h>
+#include <strings.h>
+
+#include "pool/core.h"
+
+/* The field whose map keys the call touches; NULL if keys play no part. */
+static const struct field_def *keyed_field(const struct method_def *m)
+{
+	const struct class_def *c = &schema_classes[m->cls];
+	ptrdiff_t number = m - schema_methods;
+
+	if (m->kind == METHOD_ADD_TO || m->kind == METHOD_REMOVE_FROM)
+		return &c->fields[m->field];
+	if (number == M_task_add_to_other_config ||
+	    number == M_task_remove_from_other_config)
+		return &c->fields[F_task_other_config];
+	return NULL;
+}
+
+static bool key_matches(const char *pattern, const char *key)
+{
+	size_t n = strlen(pattern);
+
+	if (n > 0 && pattern[n - 1] == '*')
+		return strncasecmp(pattern, key, n - 1) == 0;
+	return strcasecmp(pattern, key) == 0;
+}
+
+static const struct map_key_role *guarded_key(const struct method_def *m,
+					      struct value *const *args,
+					      unsigned n_args)
+{
+	const struct field_def *f = keyed_field(m);
+
+	for (unsigned i = 0; f && n_args >= 2 && i < f->n_map_keys; i++)
+		if (key_matches(f->map_keys[i].key, value_str(args[1])))
+			return &f->map_keys[i];
+	return NULL;
+}
+
+static void put_lower(struct buf *b, const char *s)
+{
+	for (; *s; s++)
+		buf_putc(b, (char)tolower((unsigned char)*s));
+}
+
+void rbac_permission(const struct method_def *m, struct value *const *args,
+		     unsigned n_args, struct buf *ret)
+{
+	const struct map_key_role *key = guarded_key(m, args, n_args);
+
+	put_lower(ret, m->name);
+	if (key) {
+		buf_puts(ret, "/key:");
+		put_lower(ret, key->key);
+	}
+}
+
+bool rbac_may(const struct record *session, const char *permission)
+{
+	const struct value *set = session->fields[F_session_rbac_permissions];
+
+	if (record_bool(session, F_session_is_local_superuser) ||
+	    record_bool(session, F_session_pool))
+		return true;
+	for (unsigned i = 0; i < set->n; i++)
+		if (value_is_str(set->items[i], permission))
+			return true;
+	return false;
+}
+
+struct value *rbac_denied(const char *permission)
+{
+	_cleanup_(value_unrefp) struct value *roles =
+		role_names_with(permission);
+	struct buf text = BUF_INIT;
+	struct value *error;
+
+	buf_puts(&text, "No permission in user session. "
+			"(Roles with this permission: ");
+	for (unsigned i = 0; i < roles->n; i++) {
+		buf_puts(&text, i ? ", " : "");
+		buf_puts(&text, value_str(roles->items[i]));
+	}
+	buf_puts(&text, ")");
+	error = api_error("RBAC_PERMISSION_DENIED", permission,
+			  buf_cstr(&text), NULL);
+	buf_deinit(&text);
+	return error;
+}
+
+struct value *rbac_check(const struct record *session, const struct method_def *m,
+			 struct value *const *args, unsigned n_args)
+{
+	struct buf permission = BUF_INIT;
+	struct value *error = NULL;
+
+	if (record_bool(session, F_session_is_local_superuser) ||
+	    record_bool(session, F_session_pool))
+		return NULL;
+	rbac_permission(m, args, n_args, &permission);
+	if (!rbac_may(session, buf_cstr(&permission)))
+		error = rbac_denied(buf_cstr(&permission));
+	buf_deinit(&permission);
+	return error;
+}

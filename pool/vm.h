@@ -125,8 +125,9 @@ char *console_location(const struct pool *p, const struct record *host,
 /* ---- job.c, job_step.c, job_end.c ---- */
 /* One job in the making, for a VM operation. */
 struct job_spec {
-	const char *kind;
-	const struct record *host; /* who acts first; source is set to it too */
+	const char *kind, *step;
+	const struct record *host;        /* who acts first */
+	const struct record *source;      /* NULL: host */
 	const struct record *destination; /* may be NULL */
 	const char *task;                 /* "" for none */
 	const char *author;
@@ -135,6 +136,8 @@ struct job_spec {
  * transaction (its guard makes fences rise). params: taken, a map, or NULL. */
 void job_create(const struct pool *p, struct txn *t, const struct record *vm,
 		const struct job_spec *spec, struct value *params);
+/* The job's key in current_operations. */
+const char *job_mark(const struct record *job);
 /* The oldest job of the VM, or NULL. */
 struct record *job_of_vm(const struct store *s, const char *vm_ref);
 /* Asks all other jobs of the VM to end early. */
@@ -156,7 +159,7 @@ void vm_reconcile(struct pool *p, const struct value *state);
 void vm_domain_event(struct pool *p, const char *vm_uuid, const char *event);
 
 /* ---- host.c, host_live.c, dbsync.c, member.c ---- */
-extern const struct handler_def vm_handlers[];
+extern const struct handler_def vm_handlers[]; /* VM.*, VBD.*, VIF.* */
 extern const struct handler_def host_handlers[];
 extern const struct handler_def member_handlers[];
 extern const struct handler_def pool_class_handlers[];

@@ -1,0 +1,85 @@
+/* Jobs from within: the table of kinds and steps, and the end of a step.
+ *
+ * A job's row names a kind, a step and the host that must act. That host has
+ * its executor do the step's verb and submits one transaction that ends the
+ * step: it holds only if the job's row has not changed meanwhile, so a step
+ * ends exactly once whoever else (the leader, an administrator) tried to end
+ * it too. Jobs of one VM are acted on one at a time, in order of creation.
+ *
+ * Fences: every job gets a higher number than all earlier ones of its VM, and
+ * so do the steps after a migration's switch and in its abort. An executor
+ * refuses what is older than what it has seen.
+ */
+#ifndef POOL_JOB_H
+#define POOL_JOB_H
+
+#include "pool/vm.h"
+
+struct job_end {
+	struct pool *p;
+	const struct store *s;
+	struct txn *t;
+	struct record *job; /* borrowed */
+	struct draft vm;
+	const struct value *result; /* borrowed struct; NULL on failure */
+	const struct value *error;  /* borrowed [code, ...]; NULL on success */
+};
+
+/* What the leader does with a step whose host is dead. */
+enum when_dead {
+	DEAD_FAIL,  /* the VM stays as it is (bound to the host), the job fails */
+	DEAD_BIND,  /* it may have begun: the VM counts as running there */
+	DEAD_ABORT, /* nothing has been switched over: undo */
+	DEAD_WAIT,  /* only that host can go on */
+	DEAD_DONE,  /* nothing is lost by going on without it */
+};
+
+struct job_step {
+	const char *kind, *step;
+	const char *verb; /* NULL: wait until the job's deadline */
+	struct value *(*params)(const struct pool *p, const struct record *job,
+				const struct record *vm);
+	/* Both end in job_finish, job_fail or job_next. */
+	void (*done)(struct job_end *e);
+	void (*failed)(struct job_end *e);
+	enum when_dead when_dead;
+	bool cancellable;
+	double progress; /* of the job when the step begins */
+	double share;    /* ... and the part that the step's progress fills */
+};
+
+/* NULL: of a newer version. */
+const struct job_step *job_step_find(const char *kind, const char *step);
+const struct job_step *job_step_of(const struct record *job);
+
+/* ---- ends of a step (each once) ---- */
+void job_finish(struct job_end *e);
+void job_fail(struct job_end *e, struct value *takes_error);
+/* Goes on with another step on a host. */
+void job_next(struct job_end *e, const char *step, const char *host_ref);
+/* Raises the job's fence and that of the jobs waiting behind it; these then
+ * act on host_ref (NULL: as before). */
+void job_raise_fence(struct job_end *e, const char *host_ref);
+struct value *job_error(const struct job_end *e); /* for callers, owned */
+struct record *job_host(const struct job_end *e, unsigned field);
+void job_message(struct job_end *e, const char *name);
+
+/* Builds and submits the transaction that ends the job's step. Exactly one of
+ * result and error. False when the VM is not there any more (then the job goes
+ * without it). */
+bool job_end_step(struct pool *p, struct record *job,
+		  const struct value *result, const struct value *error,
+		  pool_txn_cb cb, void *cb_data);
+/* The leader's ends: on_dead of the step with HOST_OFFLINE. */
+void job_end_dead(struct pool *p, struct record *job, struct record *host);
+
+/* ---- job_migrate.c ---- */
+extern const struct job_step job_migrate_steps[]; /* ended by a NULL kind */
+/* Undoes a migration before its switch. */
+void job_migrate_abort(struct job_end *e, struct value *takes_error);
+
+/* ---- job_config.c ---- */
+/* The executor's `config` of a VM. */
+struct value *job_vm_config(const struct record *vm);
+
+#endif

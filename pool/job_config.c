@@ -1,0 +1,82 @@
+/* A VM's row as the executor's configuration of a domain. */
+#include <string.h>
+
+#include "pool/job.h"
+
+/* The executor refuses more; what is longer is a client's own business. */
+#define MAX_ITEM 4096
+#define MAX_KEYS 256
+
+static bool any_key(const char *key)
+{
+	return true;
+}
+
+/* Other keys never reach the guest. */
+static bool guest_key(const char *key)
+{
+	return !strncmp(key, "vm-data/", 8) || !strncmp(key, "FIST/", 5);
+}
+
+static struct value *filtered(const struct value *map, bool (*keep)(const char *))
+{
+	struct value **pairs = xcalloc(2 * (size_t)map->n + 1, sizeof *pairs);
+	struct value *ret;
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < map->n && n < MAX_KEYS; i++) {
+		struct value *k = map->items[2 * i], *v = map->items[2 * i + 1];
+
+		if (k->n > 1024 || v->n > MAX_ITEM || !keep(value_str(k)))
+			continue;
+		pairs[2 * n] = value_ref(k);
+		pairs[2 * n++ + 1] = value_ref(v);
+	}
+	ret = value_map_from(pairs, n);
+	free(pairs);
+	return ret;
+}
+
+static struct value *text_field(const struct record *vm, unsigned field, bool use)
+{
+	return use ? value_ref(vm->fields[field]) : value_stringz("");
+}
+
+static int64_t memory_target(const struct record *vm)
+{
+	int64_t target = record_int(vm, F_VM_memory_target);
+	int64_t max = record_int(vm, F_VM_memory_static_max);
+
+	if (target <= 0)
+		target = record_int(vm, F_VM_memory_dynamic_max);
+	return target <= 0 ? max : MIN(target, max);
+}
+
+struct value *job_vm_config(const struct record *vm)
+{
+	const char *type = vm_boot_type(vm);
+	bool kernel = strcmp(type, "hvm") != 0;
+
+	if (!strcmp(type, "pv_in_pvh"))
+		type = "pvh";
+	return value_struct_of(
+		"name", value_ref(vm->fields[F_VM_name_label]),
+		"uuid", value_ref(vm->fields[F_VM_uuid]),
+		"memory_static_max",
+		value_int(record_int(vm, F_VM_memory_static_max)),
+		"memory_target", value_int(memory_target(vm)),
+		"vcpus", value_int(record_int(vm, F_VM_VCPUs_at_startup)),
+		"vcpus_max", value_int(record_int(vm, F_VM_VCPUs_max)),
+		"domain_type", value_stringz(type),
+		"kernel", text_field(vm, F_VM_PV_kernel, kernel),
+		"ramdisk", text_field(vm, F_VM_PV_ramdisk, kernel),
+		"args", text_field(vm, F_VM_PV_args, kernel),
+		"bootloader", text_field(vm, F_VM_PV_bootloader, kernel),
+		"on_shutdown", value_ref(vm->fields[F_VM_actions_after_shutdown]),
+		"on_reboot", value_ref(vm->fields[F_VM_actions_after_reboot]),
+		"on_crash", value_ref(vm->fields[F_VM_actions_after_crash]),
+		"xenstore", filtered(vm->fields[F_VM_xenstore_data], guest_key),
+		"platform", filtered(vm->fields[F_VM_platform], any_key),
+		"other_config", filtered(vm->fields[F_VM_other_config], any_key),
+		NULL);
+}

@@ -393,10 +393,10 @@ static int read_class(sqlite3 *db, const struct class_def *c,
 		      struct growing *g, struct image_reason *why)
 {
 	_cleanup_(finalizep) sqlite3_stmt *st = NULL;
+	struct record *rec = NULL;
 	struct columns columns;
-	struct record *rec;
 	char sql[256];
-	int r, e;
+	int r, e = SQLITE_OK;
 
 	snprintf(sql, sizeof(sql), "SELECT * FROM \"%s\" ORDER BY rowid",
 		 c->name);

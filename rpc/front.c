@@ -118,11 +118,12 @@ static void on_calls(uv_async_t *a)
 	list_splice(&calls, &f->queue);
 	pthread_mutex_unlock(&f->lock);
 	while (!list_empty(&calls)) {
-		struct call *call = pop(&calls)->call;
+		struct conn *c = pop(&calls);
 
 		f->calls++;
-		call->done = on_done;
-		f->fn(f->data, call);
+		c->call->owner = c;
+		c->call->done = on_done;
+		f->fn(f->data, c->call);
 	}
 }
 

@@ -1,0 +1,54 @@
+# Pool logic; the daemon's main is not part of it.
+noinst_LIBRARIES += pool/libpool.a
+pool_libpool_a_SOURCES = \
+	pool/core.h \
+	pool/credential.c \
+	pool/error.c \
+	pool/event.c pool/event.h \
+	pool/event_from.c \
+	pool/event_next.c \
+	pool/event_subs.c \
+	pool/generic.c \
+	pool/handlers.c \
+	pool/job.c pool/job.h \
+	pool/job_config.c \
+	pool/job_end.c \
+	pool/job_migrate.c \
+	pool/job_step.c \
+	pool/message.c \
+	pool/placement.c \
+	pool/plugin.c \
+	pool/pool.c pool/pool.h \
+	pool/rbac.c \
+	pool/req.c pool/req.h \
+	pool/req_end.c \
+	pool/req_task.c \
+	pool/result.c \
+	pool/role.c \
+	pool/rows.c \
+	pool/session.c pool/session.h \
+	pool/session_gc.c \
+	pool/task.c pool/task.h \
+	pool/task_gc.c \
+	pool/timer.c \
+	pool/vm.h \
+	pool/vm_calls.c pool/vm_calls.h \
+	pool/vm_config.c \
+	pool/vm_create.c \
+	pool/vm_device.c \
+	pool/vm_draft.c \
+	pool/vm_life.c \
+	pool/vm_memory.c \
+	pool/vm_ops.c \
+	pool/vm_query.c \
+	pool/vm_state.c \
+	pool/where.c
+
+sbin_PROGRAMS += xenpoold
+xenpoold_SOURCES = \
+	pool/options.c pool/options.h \
+	pool/status.c pool/status.h \
+	pool/trust.c pool/trust.h \
+	pool/xenpoold.c
+xenpoold_LDADD = $(POOL) xen/libxenjobs.a raftdb/libraftdb.a $(RPC) \
+	$(RAFTDB_LIBS) $(RPC_LIBS) $(CRYPT_LIBS)

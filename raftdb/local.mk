@@ -1,0 +1,29 @@
+noinst_LIBRARIES += raftdb/libraftdb.a
+raftdb_libraftdb_a_SOURCES = \
+	raftdb/consensus.c raftdb/consensus.h \
+	raftdb/db.c raftdb/db.h \
+	raftdb/db_disk.c \
+	raftdb/db_impl.h \
+	raftdb/db_members.c \
+	raftdb/db_reads.c \
+	raftdb/db_snaps.c \
+	raftdb/db_txns.c \
+	raftdb/image.c \
+	raftdb/image_impl.h \
+	raftdb/image_json.c \
+	raftdb/image_table.c \
+	raftdb/link.c raftdb/link.h \
+	raftdb/link_conn.c \
+	raftdb/link_impl.h \
+	raftdb/link_tls.c \
+	raftdb/peers.c raftdb/peers.h \
+	raftdb/pump.c raftdb/pump.h \
+	raftdb/store.c raftdb/store.h \
+	raftdb/store_apply.c \
+	raftdb/store_impl.h \
+	raftdb/store_index.c \
+	raftdb/store_relate.c \
+	raftdb/store_view.c \
+	raftdb/transport.c raftdb/transport.h \
+	raftdb/txn.c raftdb/txn.h \
+	raftdb/txn_read.h

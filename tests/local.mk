@@ -1,0 +1,61 @@
+UNIT_TESTS = \
+	tests/unit/test_base \
+	tests/unit/test_executor \
+	tests/unit/test_http \
+	tests/unit/test_image \
+	tests/unit/test_pool_session \
+	tests/unit/test_schema \
+	tests/unit/test_store \
+	tests/unit/test_store_random \
+	tests/unit/test_txn \
+	tests/unit/test_value \
+	tests/unit/test_xmlrpc
+check_PROGRAMS += $(UNIT_TESTS) tests/schema/dump_schema tests/wire/front_echo
+
+tests_unit_test_base_SOURCES = tests/unit/test_base.c
+tests_unit_test_base_LDADD = $(BASE) $(BASE_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_executor_SOURCES = tests/unit/test_executor.c
+tests_unit_test_executor_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_http_SOURCES = tests/unit/test_http.c
+tests_unit_test_http_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_image_SOURCES = tests/unit/test_image.c
+tests_unit_test_image_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_pool_session_SOURCES = tests/unit/test_pool_session.c
+tests_unit_test_pool_session_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_schema_SOURCES = tests/unit/test_schema.c
+tests_unit_test_schema_LDADD = $(SCHEMA) $(SCHEMA_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_store_SOURCES = tests/unit/test_store.c
+tests_unit_test_store_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_store_random_SOURCES = tests/unit/test_store_random.c
+tests_unit_test_store_random_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_txn_SOURCES = tests/unit/test_txn.c
+tests_unit_test_txn_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_value_SOURCES = tests/unit/test_value.c
+tests_unit_test_value_LDADD = $(SCHEMA) $(SCHEMA_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_xmlrpc_SOURCES = tests/unit/test_xmlrpc.c
+tests_unit_test_xmlrpc_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
+
+tests_schema_dump_schema_SOURCES = tests/schema/dump_schema.c
+tests_schema_dump_schema_LDADD = $(SCHEMA) $(SCHEMA_LIBS)
+tests_wire_front_echo_SOURCES = tests/wire/front_echo.c
+tests_wire_front_echo_LDADD = $(RPC) $(RPC_LIBS)
+
+.PHONY: check-programs
+check-programs: $(check_PROGRAMS)
+
+# Everything that needs no other host's address, client or kill.
+AM_TESTS_ENVIRONMENT = XENPOOL_BUILD='$(abs_builddir)'; \
+	XENPOOL_TOP='$(abs_top_srcdir)'; export XENPOOL_BUILD XENPOOL_TOP;
+TEST_EXTENSIONS = .py
+PY_LOG_COMPILER = $(PYTHON)
+TESTS = $(UNIT_TESTS) tests/check_layers.py tests/check_style.py \
+	tests/check_lists.py tests/check_schema.py tests/wire/test_front.py
+EXTRA_DIST += tests/unit/executor_host.h tests/unit/pool_calls.h tests/unit/pool_help.h tests/unit/store_help.h
+EXTRA_DIST += tests/run.py tests/check_layers.py tests/check_style.py \
+	tests/check_lists.py tests/check_schema.py \
+	tests/schema/check_facts.py tests/schema/alerts.tsv \
+	tests/schema/classes.tsv tests/schema/enums.tsv \
+	tests/schema/errors.tsv tests/schema/fields.tsv \
+	tests/schema/methods.tsv tests/schema/relations.tsv \
+	tests/schema/role_sets.tsv tests/schema/roles.tsv \
+	tests/wire tests/integration tests/clients

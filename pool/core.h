@@ -115,6 +115,9 @@ struct record *credential_find(const struct pool *p, const char *name);
 void session_hash_first_password(struct pool *p, pool_password_cb cb, void *data);
 
 /* ---- rbac.c ---- */
+/* The field whose map keys a call of m touches (add_to_, remove_from_, generated
+ * or custom); NULL if keys play no part. */
+const struct field_def *rbac_keyed_field(const struct method_def *m);
 /* Permission that a call of m with these arguments needs. */
 void rbac_permission(const struct method_def *m, struct value *const *args,
 		     unsigned n_args, struct buf *ret);

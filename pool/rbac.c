@@ -6,17 +6,21 @@
 
 #include "pool/core.h"
 
-/* The field whose map keys the call touches; NULL if keys play no part. */
-static const struct field_def *keyed_field(const struct method_def *m)
+const struct field_def *rbac_keyed_field(const struct method_def *m)
 {
+	static const char *const prefixes[] = { "add_to_", "remove_from_" };
 	const struct class_def *c = &schema_classes[m->cls];
-	ptrdiff_t number = m - schema_methods;
+	const char *verb = strchr(m->name, '.');
 
-	if (m->kind == METHOD_ADD_TO || m->kind == METHOD_REMOVE_FROM)
-		return &c->fields[m->field];
-	if (number == M_task_add_to_other_config ||
-	    number == M_task_remove_from_other_config)
-		return &c->fields[F_task_other_config];
+	for (size_t i = 0; verb && i < ARRAY_LEN(prefixes); i++) {
+		size_t n = strlen(prefixes[i]);
+		int f;
+
+		if (strncmp(verb + 1, prefixes[i], n))
+			continue;
+		f = schema_field(c, verb + 1 + n, strlen(verb + 1 + n));
+		return f < 0 ? NULL : &c->fields[f];
+	}
 	return NULL;
 }
 
@@ -33,7 +37,7 @@ static const struct map_key_role *guarded_key(const struct method_def *m,
 					      struct value *const *args,
 					      unsigned n_args)
 {
-	const struct field_def *f = keyed_field(m);
+	const struct field_def *f = rbac_keyed_field(m);
 
 	for (unsigned i = 0; f && n_args >= 2 && i < f->n_map_keys; i++)
 		if (key_matches(f->map_keys[i].key, value_str(args[1])))

@@ -162,15 +162,11 @@ static void add_keys(const struct method_def *m, const struct field_def *f)
 
 static void add_method(const struct method_def *m)
 {
-	ptrdiff_t number = m - schema_methods;
+	const struct field_def *f = rbac_keyed_field(m);
 
 	add_permission(m->name, m->roles);
-	if (m->kind == METHOD_ADD_TO || m->kind == METHOD_REMOVE_FROM)
-		add_keys(m, &schema_classes[m->cls].fields[m->field]);
-	else if (number == M_task_add_to_other_config ||
-		 number == M_task_remove_from_other_config)
-		add_keys(m, &schema_classes[CLASS_task]
-				     .fields[F_task_other_config]);
+	if (f)
+		add_keys(m, f);
 }
 
 /* The permissions that a role holds become its subroles. */
@@ -201,7 +197,9 @@ static void make_all(void)
 		add_entry(schema_roles[i].name, schema_roles[i].uuid,
 			  role_docs[i], schema_roles[i].internal, 1u << i);
 	for (unsigned i = 0; i < schema_n_methods; i++)
-		add_method(&schema_methods[i]);
+		if (!(schema_classes[schema_methods[i].cls].flags &
+		      CLASS_PRIVATE))
+			add_method(&schema_methods[i]);
 	for (size_t i = 0; i < ARRAY_LEN(http_permissions); i++)
 		add_permission(http_permissions[i].name,
 			       http_permissions[i].roles);

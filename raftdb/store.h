@@ -21,10 +21,13 @@ struct change {
 	struct record *after;  /* NULL for DEL; borrowed */
 };
 
-/* Called by store_apply() after a transaction that changed something. */
+/* Called by store_apply() after a transaction that changed something, when the
+ * store shows the new state already; it must not apply another one. Changes are
+ * in the order in which the transaction first used the rows, those of derived
+ * sets last. */
 typedef void (*store_observer)(void *data, const struct txn *t,
-			       uint64_t generation, const struct change *changes,
-			       size_t n);
+			       uint64_t generation,
+			       const struct change *changes, size_t n);
 
 struct store *store_new(void);
 void store_free(struct store *s);
@@ -32,7 +35,17 @@ void store_set_observer(struct store *s, store_observer fn, void *data);
 
 /* Pure: the same store and txn give the same result on every member. A txn
  * applies whole or not at all. An id seen before (among the last
- * STORE_REMEMBERED_IDS) is not applied again: its first result is returned. */
+ * STORE_REMEMBERED_IDS) is not applied again: its first result, a refusal too,
+ * is returned. So what is built anew after TXN_CONFLICT needs a new id.
+ *
+ * A txn that changes something takes one generation, two with an OP_TOUCH; all
+ * rows it changed get the last one as their stamp. One that changes nothing, as
+ * writes of equal values do, takes none and is not observed.
+ *
+ * TXN_INVALID are also: an object without the uuid its class has, a ref that is
+ * empty, null or longer than 255 bytes, and any write to a derived set.
+ * TXN_NO_OBJECT is also: an object of another class than the operation says.
+ * TXN_NOT_UNIQUE is also: a ref that the same txn destroyed. */
 struct txn_result store_apply(struct store *s, const struct txn *t);
 #define STORE_REMEMBERED_IDS 65536
 /* True and the remembered result if the id was applied. */
@@ -84,9 +97,16 @@ struct store_view {
 	uint64_t generation;
 	struct record **rows;
 	size_t n_rows;
-	struct { struct value *ref; uint64_t created, deleted; int cls; } *tombs;
+	struct {
+		struct value *ref;
+		uint64_t created, deleted;
+		int cls;
+	} *tombs; /* oldest first */
 	size_t n_tombs;
-	struct { uint8_t id[TXN_ID_LEN]; struct txn_result result; } *ids; /* oldest first */
+	struct {
+		uint8_t id[TXN_ID_LEN];
+		struct txn_result result;
+	} *ids; /* oldest first */
 	size_t n_ids;
 	uint64_t tombstone_horizon;
 	struct hash128 digest;
@@ -99,13 +119,15 @@ void store_view_free(struct store_view *v); /* any thread */
 bool store_load(struct store *s, const struct store_view *v);
 
 /* SQLite image of a view (one table a class, see docs/formats.md), as bytes
- * compressed with zstd. Any thread. 0, or a negative errno. */
+ * compressed with zstd, appended to ret. Any thread. 0, or a negative errno:
+ * -EFBIG over 1 GiB uncompressed, -ENOMEM. */
 int image_pack(const struct store_view *v, struct buf *ret);
 /* The view owns new records. -EBADMSG when the image is damaged or of a newer
- * format; reason says what. */
+ * format; reason says what. Any thread; store_load() checks the rest. */
 int image_unpack(const void *p, size_t n, struct store_view **ret, char *reason,
 		 size_t reason_size);
-/* Writes a plain SQLite file readable with the sqlite3 tool (tmp + rename). */
+/* Writes a plain SQLite file readable with the sqlite3 tool: path.tmp, synced,
+ * renamed, mode 0600. Any thread; 0 or a negative errno. */
 int image_write_file(const struct store_view *v, const char *path);
 
 #endif

@@ -382,7 +382,8 @@ static void test_schema_grew(void **state)
 	struct buf b = BUF_INIT;
 	struct store_view *v;
 
-	pack_changed(s, "ALTER TABLE VM DROP COLUMN bios_strings;"
+	pack_changed(s, "ALTER TABLE VM DROP COLUMN HVM_shadow_multiplier;"
+			"ALTER TABLE VM DROP COLUMN bios_strings;"
 			"ALTER TABLE VBD DROP COLUMN empty; DROP TABLE job",
 		     &b);
 	v = unpack(&b);
@@ -569,8 +570,9 @@ static void test_file(void **state)
 	assert_int_equal(access(tmp, F_OK), -1);
 	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
 	assert_int_equal(sqlite3_prepare_v2(
-		db, "SELECT VBDs, json_extract(other_config, '$.k'), memory_target"
-		    " FROM VM WHERE _ref = 'vm'", -1, &st, NULL), SQLITE_OK);
+		db, "SELECT VBDs, json_extract(other_config, '$.k'),"
+		    " memory_target FROM VM WHERE _ref = 'vm'",
+		-1, &st, NULL), SQLITE_OK);
 	assert_int_equal(sqlite3_step(st), SQLITE_ROW);
 	assert_string_equal((const char *)sqlite3_column_text(st, 0),
 			    "[\"vbd\"]");

@@ -226,16 +226,17 @@ static void test_unchanged_is_nothing(void **state)
 	struct txn *t;
 
 	apply_new(s, CLS(VM), "vm");
+	apply_set(s, CLS(VM), "vm", F_VM_name_label, value_stringz("web"));
 	before = store_digest(s);
 	assert_result(apply_set(s, CLS(VM), "vm", F_VM_name_label,
-				value_stringz("")), TXN_OK, 0, 1);
+				value_stringz("web")), TXN_OK, 0, 2);
 	t = txn_new("there and back");
 	txn_set(t, CLS(VM), "vm", F_VM_name_label, value_stringz("x"));
-	txn_set(t, CLS(VM), "vm", F_VM_name_label, value_stringz(""));
+	txn_set(t, CLS(VM), "vm", F_VM_name_label, value_stringz("web"));
 	txn_map_remove(t, CLS(VM), "vm", F_VM_other_config, "none");
 	txn_set_remove(t, CLS(VM), "vm", F_VM_tags, value_stringz("none"));
-	assert_result(apply_free(s, t), TXN_OK, 0, 1);
-	assert_result(apply_free(s, txn_new("empty")), TXN_OK, 0, 1);
+	assert_result(apply_free(s, t), TXN_OK, 0, 2);
+	assert_result(apply_free(s, txn_new("empty")), TXN_OK, 0, 2);
 	assert_true(hash128_equal(before, store_digest(s)));
 }
 
@@ -389,8 +390,9 @@ static void test_guards(void **state)
 	record_unref(old);
 }
 
-static void forbid_observer(void *data, const struct txn *t, uint64_t generation,
-			    const struct change *changes, size_t n)
+static void forbid_observer(void *data, const struct txn *t,
+			    uint64_t generation, const struct change *changes,
+			    size_t n)
 {
 	fail();
 }
@@ -769,6 +771,83 @@ static void test_remembered_ids_are_bounded(void **state)
 	assert_int_equal(s->seen_by_id.count, STORE_REMEMBERED_IDS);
 }
 
+static void test_remembered_ids_survive_a_load(void **state)
+{
+	struct store *s = *state, *copy = store_new();
+	_txn_ oldest = NULL;
+	struct store_view *v;
+
+	for (unsigned i = 0; i < STORE_REMEMBERED_IDS + 9; i++) {
+		struct txn *t = txn_new("test");
+
+		store_apply(s, t);
+		if (i == 9)
+			oldest = TAKE_PTR(t);
+		txn_free(t);
+	}
+	v = store_view_new(s);
+	assert_true(store_load(copy, v));
+	store_view_free(v);
+	assert_true(store_txn_seen(copy, oldest->id, NULL));
+	apply_free(copy, txn_new("test"));
+	assert_false(store_txn_seen(copy, oldest->id, NULL));
+	assert_int_equal(copy->n_seen, STORE_REMEMBERED_IDS);
+	store_free(copy);
+}
+
+/* Loading what no transaction could have made, with a digest that is right. */
+
+static struct record *copy_with(const struct store *s, const char *ref,
+				unsigned field, struct value *v)
+{
+	struct record *r = record_copy(store_get(s, ref));
+
+	record_set(r, field, v);
+	return r;
+}
+
+static void assert_not_loaded(struct store *s, const char *ref, unsigned field,
+			      struct value *v)
+{
+	struct store *copy = store_new();
+	struct store_view *good = store_view_new(s), *bad;
+
+	assert_true(store_load(copy, good));
+	store_replace(copy, map_getz(&copy->rows, ref),
+		      copy_with(s, ref, field, v));
+	bad = store_view_new(copy);
+	assert_false(store_load(copy, bad));
+	assert_int_equal(copy->rows.count, 0);
+	assert_true(store_load(copy, good));
+	store_view_free(good);
+	store_view_free(bad);
+	store_free(copy);
+}
+
+static void test_load_checks_relations_and_types(void **state)
+{
+	struct store *s = *state;
+	struct txn *t = txn_new("test");
+
+	put_new(t, CLS(VM), "vm");
+	put_new(t, CLS(VBD), "vbd");
+	put_new(t, CLS(host), "host");
+	put_new(t, CLS(pool_update), "update");
+	txn_set(t, CLS(VBD), "vbd", F_VBD_VM, value_stringz("vm"));
+	txn_set_add(t, CLS(host), "host", F_host_updates,
+		    value_stringz("update"));
+	assert_result(apply_free(s, t), TXN_OK, 0, 1);
+	assert_not_loaded(s, "vm", F_VM_VBDs, value_set_empty());
+	assert_not_loaded(s, "vm", F_VM_VBDs, value_set_of("vbd", "x", NULL));
+	assert_not_loaded(s, "vm", F_VM_VBDs, value_set_of("x", NULL));
+	assert_not_loaded(s, "vbd", F_VBD_VM, value_null_ref());
+	assert_not_loaded(s, "host", F_host_updates, value_set_empty());
+	assert_not_loaded(s, "update", F_pool_update_hosts, value_set_empty());
+	assert_not_loaded(s, "vm", F_VM_name_label, value_int(1));
+	assert_not_loaded(s, "vm", F_VM_power_state, value_stringz("Odd"));
+	assert_not_loaded(s, "vm", F_VM_uuid, value_stringz(""));
+}
+
 /* Observing. */
 
 struct observed {
@@ -897,6 +976,8 @@ int main(void)
 		TEST(test_tombstone_horizon),
 		TEST(test_retry),
 		TEST(test_remembered_ids_are_bounded),
+		TEST(test_remembered_ids_survive_a_load),
+		TEST(test_load_checks_relations_and_types),
 		TEST(test_observer),
 		TEST(test_digest_forgets_history),
 		TEST(test_digest_sum_carries),

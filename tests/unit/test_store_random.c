@@ -162,13 +162,11 @@ static void check_name(const struct store *s, const struct record *r,
 static void check_indexes(const struct store *s, const struct record *r)
 {
 	const struct class_def *c = r->cls;
+	const struct value *uuid = r->fields[c->f_uuid];
 
 	assert_ptr_equal(store_get(s, value_str(r->ref)), r);
-	if (strlen(record_str(r, (unsigned)c->f_uuid)) ==
-	    r->fields[c->f_uuid]->n)
-		assert_ptr_equal(store_by_uuid(s, c->id,
-					       record_str(r, (unsigned)c->f_uuid)),
-				 r);
+	if (strlen(value_str(uuid)) == uuid->n)
+		assert_ptr_equal(store_by_uuid(s, c->id, value_str(uuid)), r);
 	if (c->f_name_label >= 0)
 		check_name(s, r, (unsigned)c->f_name_label);
 }

@@ -245,7 +245,10 @@ static bool fill_args(const struct rpc_request *r, struct call *c)
 
 	if (first && !take_session(r, c))
 		return false;
-	xassert(m->n_params <= CALL_MAX_ARGS);
+	if (m->n_params > CALL_MAX_ARGS) {
+		c->error = api_error("NOT_IMPLEMENTED", m->name, NULL);
+		return false;
+	}
 	c->n_args = m->n_params;
 	for (unsigned i = 0; i < m->n_params; i++) {
 		if (first + i >= r->params->n)

@@ -62,8 +62,8 @@ static const char *scan_string(struct scan *s, const char *p, const char *end)
 	return p;
 }
 
-/* False when there is more than a request may hold. */
-static bool scan_body(struct scan *s, const char *p, size_t n)
+/* NULL or what is wrong. */
+static const char *scan_body(struct scan *s, const char *p, size_t n)
 {
 	const char *end = p + n;
 
@@ -73,11 +73,14 @@ static bool scan_body(struct scan *s, const char *p, size_t n)
 			if (p == end)
 				break;
 		}
+		/* json-c takes names in single quotes. */
+		if (*p == '\'')
+			return "JSON: strings are in double quotes";
 		s->containers += *p == '[' || *p == '{';
 		s->values += *p == ',';
 	}
-	return s->containers <= RPC_MAX_CONTAINERS &&
-	       s->values <= RPC_MAX_VALUES;
+	return s->containers > RPC_MAX_CONTAINERS ||
+	       s->values > RPC_MAX_VALUES ? "JSON: too many values" : NULL;
 }
 
 static void json_putp(struct json_object **o)
@@ -308,11 +311,13 @@ enum rpc_parse_result jsonrpc_parse(const char *body, size_t n,
 	_cleanup_(json_putp) struct json_object *o = NULL;
 	struct scan scan = { 0 };
 	enum rpc_parse_result r;
+	const char *why;
 
-	if (!scan_body(&scan, body, n))
-		return malformed(err, "JSON: too many values");
-	if (memchr(body, '\0', n))
-		return malformed(err, "JSON: a NUL byte");
+	why = scan_body(&scan, body, n);
+	if (!why && memchr(body, '\0', n))
+		why = "JSON: a NUL byte";
+	if (why)
+		return malformed(err, why);
 	/* The request's object and its params array come on top. */
 	o = parse_tree(body, n, (int)limits->depth + 3, err->reason,
 		       sizeof(err->reason));

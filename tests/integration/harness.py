@@ -22,7 +22,7 @@ from localpool import (BROKEN, NULL, NO_MAJORITY, ApiError, LocalPool,  # noqa: 
 from watch import Watcher, Writer  # noqa: E402,F401
 
 GONE_WRONG = re.compile(r".*(?:AddressSanitizer|runtime error:|LeakSanitizer|"
-                        r"[Aa]ssert|digests? differ).*")
+                        r"[Aa]ssert|state differs).*")
 ENDED = ("success", "failure", "cancelled")
 
 

@@ -41,7 +41,8 @@ def check(top):
             if "/gen/" in name:
                 continue
             lines = path.read_text().splitlines()
-            limit = OVER.get(name, HEADER if path.suffix == ".h" else FILE)
+            limit = OVER.get(name, HEADER if path.suffix == ".h" and folder != "tests"
+                             else FILE)
             if len(lines) > limit:
                 bad.append(f"{name}: {len(lines)} lines, {limit} are allowed")
             for function, at, length in functions(lines):
@@ -50,7 +51,7 @@ def check(top):
                     bad.append(f"{name}:{at + 1}: {function}() has {length} lines, "
                                f"{limit} are allowed")
             for number, line in enumerate(lines, 1):
-                if re.search(r"\b(strcat|sprintf|vsprintf|gets)\s*\(", line):
+                if re.search(r"(?<!\w)(strcat|sprintf|vsprintf|gets)\(", line):
                     bad.append(f"{name}:{number}: unbounded string function")
                 if line.rstrip() != line:
                     bad.append(f"{name}:{number}: white space at the end")

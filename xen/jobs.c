@@ -50,7 +50,7 @@ struct job {
 struct worker {
 	struct jobs *jobs;
 	pthread_t thread;
-	char name[16];
+	char name[24];
 	void *backend;
 };
 

@@ -150,11 +150,12 @@ static int run_start(struct verb_run *r)
 	_cleanup_(domain_config_freep) struct domain_config *cfg = NULL;
 	uint32_t domid = 0;
 	bool paused;
+	int rc;
 
 	if (param_config(r, &cfg) || param_bool(r, "paused", &paused))
 		return XEN_FAILED;
-	return result_domid(r, r->ops->start(r->xen, r->call, cfg, paused,
-					     &domid), domid);
+	rc = r->ops->start(r->xen, r->call, cfg, paused, &domid);
+	return result_domid(r, rc, domid);
 }
 
 static int run_pause(struct verb_run *r)
@@ -186,22 +187,24 @@ static int run_clean_reboot(struct verb_run *r)
 	_cleanup_(domain_config_freep) struct domain_config *cfg = NULL;
 	uint32_t domid = 0;
 	int64_t ms;
+	int rc;
 
 	if (param_config(r, &cfg) || param_timeout(r, &ms))
 		return XEN_FAILED;
-	return result_domid(r, r->ops->clean_reboot(r->xen, r->call, ms, cfg,
-						    &domid), domid);
+	rc = r->ops->clean_reboot(r->xen, r->call, ms, cfg, &domid);
+	return result_domid(r, rc, domid);
 }
 
 static int run_hard_reboot(struct verb_run *r)
 {
 	_cleanup_(domain_config_freep) struct domain_config *cfg = NULL;
 	uint32_t domid = 0;
+	int rc;
 
 	if (param_config(r, &cfg))
 		return XEN_FAILED;
-	return result_domid(r, r->ops->hard_reboot(r->xen, r->call, cfg,
-						   &domid), domid);
+	rc = r->ops->hard_reboot(r->xen, r->call, cfg, &domid);
+	return result_domid(r, rc, domid);
 }
 
 static int run_suspend(struct verb_run *r)
@@ -220,12 +223,14 @@ static int run_resume(struct verb_run *r)
 	const char *image;
 	uint32_t domid = 0;
 	bool paused;
+	int rc;
 
 	if (param_image(r, &image) || param_config(r, &cfg) ||
 	    param_bool(r, "paused", &paused))
 		return XEN_FAILED;
-	return result_domid(r, r->ops->resume(r->xen, r->call, image, cfg,
-					      paused, &domid), domid);
+	rc = r->ops->resume(r->xen, r->call, image, cfg, paused,
+			    &domid);
+	return result_domid(r, rc, domid);
 }
 
 static int run_migrate_receive(struct verb_run *r)

@@ -20,6 +20,11 @@ struct consensus {
 	struct transport transport;
 	struct consensus_ops ops;
 	uint64_t last_applied; /* seen by our own apply */
+	uint64_t barrier_term; /* newest term of which our barrier was applied */
+	struct {
+		uint64_t id, index;
+	} told[DB_MEMBERS_MAX]; /* see consensus_tell_commit() */
+	uint64_t told_all;
 	bool stepping; /* inside a callback of libraft's state machine */
 	bool closing;
 	struct raft_change change;
@@ -380,6 +385,8 @@ static void on_barrier(struct raft_barrier *req, int status)
 	uint64_t term = b->term;
 
 	free(b);
+	if (status == 0)
+		c->barrier_term = term;
 	c->ops.barrier(c->ops.data, term, status == 0);
 }
 
@@ -395,6 +402,66 @@ int consensus_barrier(struct consensus *c)
 	if (rv != 0)
 		free(b);
 	return error_of(rv);
+}
+
+static void on_told(struct raft_io_send *req, int status)
+{
+	raft_free(req);
+}
+
+/* The heartbeat that libraft would send to this server, but now: its log is as
+ * long as ours, and our last entry is of our own term. */
+static void send_heartbeat(struct consensus *c, const struct raft_server *s)
+{
+	struct raft *r = &c->raft;
+	struct raft_io_send *req = raft_malloc(sizeof *req);
+	struct raft_message m;
+
+	xassert(req);
+	memset(req, 0, sizeof *req);
+	memset(&m, 0, sizeof m);
+	m.type = RAFT_APPEND_ENTRIES;
+	m.server_id = s->id;
+	m.server_address = s->address;
+	m.append_entries.term = raft_current_term(r);
+	m.append_entries.prev_log_index = raft_last_index(r);
+	m.append_entries.prev_log_term = raft_current_term(r);
+	m.append_entries.leader_commit = raft_commit_index(r);
+	if (c->io.send(&c->io, req, &m, on_told) != 0)
+		raft_free(req);
+}
+
+/* False: it has not acknowledged all of our log yet. */
+static bool tell_server(struct consensus *c, unsigned i, uint64_t last)
+{
+	const struct raft_server *s = &c->raft.configuration.servers[i];
+	raft_index match;
+
+	if (s->id == c->raft.id || s->role == RAFT_SPARE ||
+	    (c->told[i].id == s->id && c->told[i].index == last))
+		return true;
+	if (raft_match_index(&c->raft, s->id, &match) != 0 || match != last)
+		return false;
+	c->told[i].id = s->id;
+	c->told[i].index = last;
+	send_heartbeat(c, s);
+	return true;
+}
+
+void consensus_tell_commit(struct consensus *c)
+{
+	struct raft *r = &c->raft;
+	uint64_t last = raft_last_index(r);
+	bool all = true;
+
+	xassert(!c->stepping && !c->closing);
+	if (raft_state(r) != RAFT_LEADER || raft_commit_index(r) != last ||
+	    c->told_all == last || c->barrier_term != raft_current_term(r))
+		return;
+	for (unsigned i = 0; i < MIN(r->configuration.n, DB_MEMBERS_MAX); i++)
+		all = tell_server(c, i, last) && all;
+	if (all)
+		c->told_all = last;
 }
 
 /* libraft checks the threshold at its next event, and then calls on_snapshot,

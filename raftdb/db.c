@@ -63,7 +63,7 @@ bool db_apply_entry(struct db *db, const char *p, size_t n)
 {
 	struct reader r = reader_of(p, n);
 	uint8_t version = reader_u8(&r);
-	uint64_t count = reader_varint(&r);
+	uint32_t count = reader_u32(&r);
 
 	if (version != DB_ENTRY_VERSION) {
 		db->broken = true;
@@ -190,6 +190,7 @@ static bool flush_once(struct db *db)
 	check_leadership(db);
 	members_flush(db);
 	txns_flush(db);
+	consensus_tell_commit(db->consensus);
 	reads_flush(db);
 	snaps_flush(db);
 	fired = txns_fire(db);
@@ -200,7 +201,7 @@ static bool flush_once(struct db *db)
 /* The callbacks called in it may close the database. */
 static void db_flush(struct db *db)
 {
-	if (db->closing || !db->opened)
+	if (db->closing || !db->opened || db->fatal_told)
 		return;
 	db->flushing = true;
 	for (int i = 0; i < FLUSH_ROUNDS && !db->closing; i++)

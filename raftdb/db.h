@@ -21,6 +21,8 @@ struct db_member {
 	char uuid[UUID_LEN + 1];
 };
 
+#define DB_MEMBERS_MAX 64
+
 enum db_role { DB_SPARE, DB_STANDBY, DB_VOTER };
 
 struct db_config {
@@ -107,7 +109,7 @@ struct db_status {
 		int64_t heard_ms_ago;    /* -1: never */
 		uint64_t applied_index, digest_generation;
 		struct hash128 digest;
-	} members[64];
+	} members[DB_MEMBERS_MAX];
 	uint64_t disk_free_bytes;
 	uint64_t pending_txns;
 };

@@ -15,7 +15,6 @@
 #include "raftdb/db.h"
 #include "raftdb/peers.h"
 
-#define DB_MEMBERS_MAX 64
 #define DB_PENDING_MAX 65536              /* transactions of this member */
 #define DB_PENDING_BYTES (64 * 1024 * 1024)
 #define DB_READERS_MAX 262144
@@ -27,8 +26,8 @@
 #define DB_TICK_MS 50
 
 #define DB_ENTRY_VERSION 1
-/* A log entry: u8 version, varint count, then each transaction as bytes. A
- * chunk of forwarded transactions is the last part of one. */
+/* A log entry: u8 version, u32 count, then each transaction as bytes (varint
+ * length and txn_encode()), and zeros up to whole words of 8 bytes. */
 
 /* Frames between members; ids, indexes, terms and sequence numbers are u64. */
 enum db_frame {

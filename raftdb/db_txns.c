@@ -296,8 +296,7 @@ static void check_target(struct db *db, const struct peer *leader)
 
 /* --- leader: into the log --- */
 
-/* The count comes last but stands in front: in LEB128 padded to four bytes. */
-#define ENTRY_HEAD 5
+#define ENTRY_HEAD 5 /* version and count */
 
 struct packer {
 	struct buf entry;
@@ -373,15 +372,17 @@ static bool propose(struct db *db)
 	size_t n;
 	int r;
 
-	buf_reserve(&k.entry, MIN(waiting + 16, (size_t)DB_ENTRY_BYTES));
+	buf_reserve(&k.entry, MIN(waiting + 32, (size_t)DB_ENTRY_BYTES + 8));
 	buf_put_u8(&k.entry, DB_ENTRY_VERSION);
 	buf_put_u32(&k.entry, 0);
 	pack_forwarded(t, &k, DB_ENTRY_BYTES / 2);
 	pack_own(t, &k);
 	pack_forwarded(t, &k, DB_ENTRY_BYTES);
 	for (int i = 0; i < 4; i++)
-		k.entry.data[1 + i] = (char)((k.count >> (7 * i) & 0x7f) |
-					     (i < 3 ? 0x80 : 0));
+		k.entry.data[1 + i] = (char)(k.count >> (8 * i));
+	/* libraft takes whole words only; readers stop at the count. */
+	while (k.entry.len % 8 != 0)
+		buf_put_u8(&k.entry, 0);
 	p = buf_steal(&k.entry, &n);
 	r = consensus_propose(db->consensus, p, n, k.tag);
 	if (r == 0) {

@@ -78,7 +78,12 @@ static inline void call_begin(struct reply *reply, const char *session,
 		struct reply reply_;                                         \
 		call(&reply_, w.session, __VA_ARGS__);                       \
 		if (reply_.error)                                            \
-			fail_msg("%s", value_str(reply_.error->items[0]));   \
+			fail_msg("%s %s %s",                                 \
+				 value_str(reply_.error->items[0]),          \
+				 reply_.error->n > 1 ?                       \
+				 value_str(reply_.error->items[1]) : "",     \
+				 reply_.error->n > 2 ?                       \
+				 value_str(reply_.error->items[2]) : "");    \
 		assert_non_null(reply_.result);                              \
 		reply_.result;                                               \
 	})

@@ -122,7 +122,7 @@ static void look_at_reply(struct client *c, bool ended)
 
 	if (!end) {
 		if (ended || n > HEAD_MAX)
-			finish(c, ended ? -ECONNRESET : -EBADMSG, NULL, NULL);
+			finish(c, n > HEAD_MAX ? -EBADMSG : -ECONNRESET, NULL, NULL);
 		return;
 	}
 	head = (size_t)(end - p) + 4;

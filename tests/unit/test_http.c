@@ -302,7 +302,7 @@ static void write_file(const char *path, const char *text)
 static void test_files(void **state)
 {
 	_cleanup_(buf_deinit) struct buf b = BUF_INIT;
-	char top[] = "/tmp/test_http.XXXXXX", name[64], www[64];
+	char top[] = "/tmp/test_http.XXXXXX", name[128], www[64];
 	const char *type = NULL;
 
 	assert_non_null(mkdtemp(top));

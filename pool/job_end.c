@@ -13,7 +13,8 @@ static const struct store *store_of(const struct pool *p)
 /* ---- making ---- */
 
 void job_create(const struct pool *p, struct txn *t, const struct record *vm,
-		const struct job_spec *spec, struct value *params)
+		const struct job_spec *spec, struct value *params,
+		char ret_ref[REF_LEN + 1])
 {
 	const struct record *to = spec->destination;
 	struct draft d;
@@ -34,6 +35,8 @@ void job_create(const struct pool *p, struct txn *t, const struct record *vm,
 		draft_set(&d, F_job_params, params);
 	draft_date(&d, F_job_created, env_wall_ms() / 1000);
 	draft_str(&d, F_job_author, spec->author);
+	if (ret_ref)
+		strcpy(ret_ref, draft_ref(&d));
 	draft_write(&d);
 }
 
@@ -289,19 +292,45 @@ void job_end_dead(struct pool *p, struct record *job, struct record *host)
 	pool_submit(p, e.t, NULL, NULL);
 }
 
+/* Past its switch a migration leaves a paused copy on the source, which must
+ * not wake up any more: that part of the job goes on. */
+static bool goes_on_as_finish(const struct record *job)
+{
+	const char *step = record_str(job, F_job_step);
+
+	return value_is_str(job->fields[F_job_kind], "migrate") &&
+	       (!strcmp(step, "activate") || !strcmp(step, "finish") ||
+		!strcmp(step, "undo_destination"));
+}
+
+static void drop_job(const struct pool *p, struct draft *vm, struct record *job,
+		     const struct value *error)
+{
+	const struct class_def *c = class_of(CLASS_job);
+	const char *ref = value_str(job->ref);
+
+	txn_guard_version(vm->t, job);
+	task_fail(p, vm->t, record_str(job, F_job_task), value_ref(error));
+	if (!goes_on_as_finish(job)) {
+		remove_job(store_of(p), vm->t, vm, job);
+		return;
+	}
+	txn_set(vm->t, c, ref, F_job_error, value_ref(error));
+	txn_set(vm->t, c, ref, F_job_step, value_stringz("finish"));
+	txn_set(vm->t, c, ref, F_job_host,
+		value_ref(job->fields[F_job_source]));
+	txn_set(vm->t, c, ref, F_job_fence,
+		value_int((int64_t)store_generation(store_of(p)) + 1));
+}
+
 void job_drop_all(const struct pool *p, struct draft *vm,
 		  const struct value *error)
 {
 	const struct store *s = store_of(p);
-	struct txn *t = vm->t;
 
 	for (struct record *j = store_first(s, CLASS_job); j;
-	     j = store_next(s, j)) {
-		if (!is_of_vm(j, draft_ref(vm)))
-			continue;
-		txn_guard_version(t, j);
-		task_fail(p, t, record_str(j, F_job_task), value_ref(error));
-		remove_job(s, t, vm, j);
-	}
+	     j = store_next(s, j))
+		if (is_of_vm(j, draft_ref(vm)))
+			drop_job(p, vm, j, error);
 	draft_null(vm, F_VM_scheduled_to_be_resident_on);
 }

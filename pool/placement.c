@@ -264,6 +264,23 @@ bool host_sees_sr(const struct store *s, const char *host_ref,
 	return false;
 }
 
+struct record *host_local_sr(const struct store *s, const struct record *host)
+{
+	const struct value *pbds = host->fields[F_host_PBDs];
+
+	for (uint32_t i = 0; i < pbds->n; i++) {
+		const struct record *pbd = store_get_class(
+			s, CLASS_PBD, value_str(pbds->items[i]));
+		struct record *sr = pbd ? store_get_class(
+			s, CLASS_SR, record_str(pbd, F_PBD_SR)) : NULL;
+
+		if (sr && record_bool(pbd, F_PBD_currently_attached) &&
+		    value_is_str(sr->fields[F_SR_type], "dummy"))
+			return sr;
+	}
+	return NULL;
+}
+
 static struct value *need_vdi(const struct boot *b, const char *vdi_ref)
 {
 	const struct record *vdi = store_get_class(b->s, CLASS_VDI, vdi_ref);

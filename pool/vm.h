@@ -101,6 +101,8 @@ void vm_destroy_devices(const struct store *s, struct txn *t,
 /* Destroys the row that ref names, if there is one. */
 void row_destroy(const struct store *s, struct txn *t, const char *ref);
 void vif_default_mac(const char *mac_seed, unsigned device, char out[18]);
+/* "0" or "hda" as the guest sees it: "xvda"; "" when it is no device. */
+void vbd_device_name(const char *userdevice, char out[16]);
 
 /* ---- vm_state.c: what a change of state means for a VM's rows ---- */
 /* vm must be a draft; each leaves power_state and all that follows set. */
@@ -133,9 +135,11 @@ struct job_spec {
 	const char *author;
 };
 /* Adds the job's row to t. The draft of the VM must be part of the same
- * transaction (its guard makes fences rise). params: taken, a map, or NULL. */
+ * transaction (its guard makes fences rise). params: taken, a map, or NULL.
+ * ret_ref may be NULL. */
 void job_create(const struct pool *p, struct txn *t, const struct record *vm,
-		const struct job_spec *spec, struct value *params);
+		const struct job_spec *spec, struct value *params,
+		char ret_ref[REF_LEN + 1]);
 /* The job's key in current_operations. */
 const char *job_mark(const struct record *job);
 /* The oldest job of the VM, or NULL. */
@@ -164,32 +168,60 @@ extern const struct handler_def host_handlers[];
 extern const struct handler_def member_handlers[];
 extern const struct handler_def pool_class_handlers[];
 extern const struct pool_module host_module;
+
 extern const struct pool_module member_module;
 
 struct host_state {
 	struct pool_timer timer;
 	struct value *exec_state; /* last `state` of the executor, NULL if none */
+	bool state_is_fresh;      /* nothing was done since */
 	int64_t serving_since_ms; /* env_mono_ms(); -1: not serving */
 	int64_t metrics_at_ms;    /* when host_metrics was written last */
 	bool creating;            /* the first transaction is under way */
-	bool barrier_pending, synced; /* own rows refreshed since the start */
-	bool sync_pending;
-	int64_t sync_at_ms; /* not before */
-	bool pool_set_pending;
+	bool barrier_pending, sync_pending;
+	bool synced;          /* own rows have been refreshed since the start */
+	bool hardware_sent;   /* ... the refresh under way has hardware in it */
+	bool hardware_synced; /* ... what the executor told is in them too */
+	bool master_pending;
 	bool reconciling;
 };
+/* host.other_config: why the host does not enable itself ("until_reboot",
+ * "always"). */
+#define HOST_DISABLED_KEY "disabled_by_user"
 
-/* What of a host's rows another pool must be told when it joins. */
+/* ---- dbsync_rows.c: a host's rows from a description (a map of texts) ---- */
+struct dbsync_refs {
+	char host[REF_LEN + 1], sr[REF_LEN + 1];
+};
+/* This host, as it would be told to another pool. Owned by the caller. */
 struct value *dbsync_describe_host(const struct pool *p);
-/* Adds the rows of a host (row, metrics, control domain, PIF, SR, PBD, member)
- * from such a description. ret_ref: its host ref. */
-void dbsync_add_host(const struct pool *p, struct txn *t,
-		     const struct value *description, const char *network,
-		     const char *wanted_role, char ret_ref[REF_LEN + 1]);
-void dbsync_create_pool(struct pool *p);
-void dbsync_tick(struct pool *p);
 struct value *dbsync_software_version(const struct pool *p);
+struct value *dbsync_restrictions(bool with_licence);
+/* Row, metrics, CPUs, control domain, PIF, local SR with PBD, member. */
+void dbsync_add_host(const struct pool *p, struct txn *t,
+		     const struct value *description,
+		     const struct value *software_version, const char *network,
+		     const char *wanted_role, struct dbsync_refs *ret);
+void dbsync_host_identity(struct draft *host, const struct value *description);
+void dbsync_host_hardware(struct draft *host, const struct value *description);
+void dbsync_add_cpus(struct txn *t, const char *host_ref,
+		     const struct value *description, size_t n_there);
+int64_t dbsync_dom0_memory(int64_t total);
+void dbsync_dom0_size(struct draft *vm, int64_t memory);
+
+/* ---- dbsync.c ---- */
+/* The first transaction of a new pool, on its serving leader. */
+void dbsync_create_pool(struct pool *p);
+/* Refreshes this host's own rows; cheap when nothing differs. */
+void dbsync_refresh_host(struct pool *p);
+void dbsync_refresh_metrics(struct pool *p);
+
+/* ---- member.c ---- */
+size_t member_voters_wanted(size_t members);
 struct record *member_of_host(const struct store *s, const char *host_ref);
+/* host.c: destroys all rows that stand for the host alone. */
+void host_drop_rows(const struct store *s, struct txn *t,
+		    const struct record *host);
 /* The local SR of the host, NULL if it has none with a plugged PBD. */
 struct record *host_local_sr(const struct store *s, const struct record *host);
 bool host_sees_sr(const struct store *s, const char *host_ref,

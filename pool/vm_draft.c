@@ -139,9 +139,12 @@ static bool is_halted(const struct draft *vm)
 static void write_vbd(struct draft *vm, struct record *vbd)
 {
 	struct draft d;
+	char device[16];
 
 	draft_edit(&d, vm->t, vbd);
 	if (is_booting(vm)) {
+		vbd_device_name(record_str(vbd, F_VBD_userdevice), device);
+		draft_str(&d, F_VBD_device, device);
 		draft_bool(&d, F_VBD_currently_attached, true);
 	} else if (is_halted(vm)) {
 		draft_bool(&d, F_VBD_currently_attached, false);

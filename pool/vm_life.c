@@ -139,7 +139,7 @@ static void life_start_job(struct req *r, const struct life_op *l,
 	spec.task = mark_vm(r, t, &d, vm, l->op);
 	if (l->cancels)
 		job_cancel_all(req_store(r), t, value_str(vm->ref));
-	job_create(r->pool, t, vm, &spec, params);
+	job_create(r->pool, t, vm, &spec, params, NULL);
 	draft_write_vm(&d, req_store(r));
 	req_start_job(r, t);
 }
@@ -280,7 +280,7 @@ static void boot(struct req *r, const struct boot_op *b)
 	job_create(r->pool, t, vm, &spec,
 		   value_map_of("paused", value_stringz(paused ? "true" :
 								  "false"),
-				NULL));
+				NULL), NULL);
 	draft_write_vm(&d, req_store(r));
 	req_start_job(r, t);
 }
@@ -331,7 +331,7 @@ static void migrate_start_job(struct req *r, struct record *vm,
 	spec.task = mark_vm(r, t, &d, vm, "pool_migrate");
 	draft_copy(&d, F_VM_scheduled_to_be_resident_on, to->ref);
 	mark_host(t, to, spec.task, "vm_migrate");
-	job_create(r->pool, t, vm, &spec, NULL);
+	job_create(r->pool, t, vm, &spec, NULL, NULL);
 	draft_write_vm(&d, req_store(r));
 	req_start_job(r, t);
 }

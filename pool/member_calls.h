@@ -1,0 +1,14 @@
+/* Calls of the class pool. */
+#ifndef POOL_MEMBER_CALLS_H
+#define POOL_MEMBER_CALLS_H
+
+#include "pool/vm.h"
+
+/* member_join.c */
+void pool_join(struct req *r);
+void pool_join_force(struct req *r);
+/* Private: a newcomer's host tells what it is. Params: its description and
+ * its software_version; result: all members, a set of maps. */
+void pool_internal_register_member(struct req *r);
+
+#endif

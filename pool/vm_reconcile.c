@@ -1,0 +1,297 @@
+/* Bringing rows and domains together on one host: after a start of either
+ * process, after an absence, and when a guest stops by itself.
+ *
+ * The store says what is wanted. A domain that the store wants paused, running
+ * or elsewhere is made so; a VM without a domain gets a job that makes sure
+ * that none comes up late and then halts it; a domain that the store thinks is
+ * halted is taken in again, if the VM is still free.
+ *
+ * A `state` message counts only while no job has ended since, and only after a
+ * read barrier: a host that was away must first learn what it has lost.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/env.h"
+#include "base/log.h"
+#include "pool/job.h"
+
+static const struct store *store_of(const struct pool *p)
+{
+	return p->hooks.store(p->hooks.data);
+}
+
+static const struct value *domain_of(const struct value *state, const char *uuid)
+{
+	const struct value *list = value_get(state, "domains");
+
+	for (uint32_t i = 0; i < list->n; i++)
+		if (!strcmp(value_get_str(list->items[i], "vm"), uuid))
+			return list->items[i];
+	return NULL;
+}
+
+static bool dom_is(const struct value *dom, const char *state)
+{
+	return !strcmp(value_get_str(dom, "state"), state);
+}
+
+/* ---- jobs without a caller ---- */
+
+/* Nobody waits for it: on a conflict the next `state` tries again. */
+static void start_own_job(struct pool *p, struct record *vm, const char *kind,
+			  const char *author)
+{
+	struct record *me = pool_this_host(p);
+	struct job_spec spec = { .kind = kind, .step = "run", .host = me,
+				 .task = "", .author = author };
+	struct txn *t = txn_new(author);
+	char ref[REF_LEN + 1];
+	struct draft d;
+
+	draft_edit(&d, t, vm);
+	job_create(p, t, vm, &spec, NULL, ref);
+	draft_map_put(&d, F_VM_current_operations, ref, value_stringz(kind));
+	draft_write_vm(&d, store_of(p));
+	pool_submit(p, t, NULL, NULL);
+}
+
+static void keep_for_inspection(struct pool *p, struct record *vm)
+{
+	struct txn *t = txn_new("guest");
+	struct draft d;
+
+	draft_edit(&d, t, vm);
+	draft_str(&d, F_VM_power_state, "Paused");
+	draft_write_vm(&d, store_of(p));
+	pool_submit(p, t, NULL, NULL);
+}
+
+static void report_crash(struct pool *p, const struct record *vm)
+{
+	struct txn *t = txn_new("guest");
+
+	message_create(t, "VM_CRASHED", 2, "VM", record_str(vm, F_VM_uuid),
+		       "The guest has crashed");
+	pool_submit(p, t, NULL, NULL);
+}
+
+static const char *action_after(const struct record *vm, const char *event)
+{
+	static const struct {
+		const char *event;
+		unsigned field;
+	} fields[] = {
+		{ "shutdown", F_VM_actions_after_shutdown },
+		{ "reboot", F_VM_actions_after_reboot },
+		{ "crash", F_VM_actions_after_crash },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(fields); i++)
+		if (!strcmp(fields[i].event, event))
+			return record_str(vm, fields[i].field);
+	return "destroy";
+}
+
+static void follow_event(struct pool *p, struct record *vm, const char *event)
+{
+	const char *action = action_after(vm, event);
+
+	if (!strcmp(event, "crash"))
+		report_crash(p, vm);
+	if (!strcmp(action, "preserve"))
+		keep_for_inspection(p, vm);
+	else if (strstr(action, "restart"))
+		start_own_job(p, vm, "hard_reboot", "guest");
+	else
+		start_own_job(p, vm, "hard_shutdown", "guest");
+}
+
+static bool lives_here(const struct pool *p, const struct record *vm)
+{
+	const struct record *me = pool_this_host(p);
+
+	return me && vm && vm_is_live(vm) &&
+	       !record_bool(vm, F_VM_is_control_domain) &&
+	       value_equal(vm->fields[F_VM_resident_on], me->ref);
+}
+
+void vm_domain_event(struct pool *p, const char *vm_uuid, const char *event)
+{
+	struct record *vm = store_by_uuid(store_of(p), CLASS_VM, vm_uuid);
+
+	/* While a job works on the VM the event is its doing, or its result
+	 * will tell. */
+	if (lives_here(p, vm) && !job_of_vm(store_of(p), value_str(vm->ref)))
+		follow_event(p, vm, event);
+}
+
+/* ---- making domains as the rows say ---- */
+
+static void tell_executor(struct pool *p, const struct value *dom,
+			  const char *verb)
+{
+	const char *uuid = value_get_str(dom, "vm");
+	struct value *msg;
+
+	log_info("VM %s: the domain here is not as the pool wants it: %s", uuid,
+		 verb);
+	msg = value_struct_of(
+		"type", value_stringz("job"),
+		"id", value_printf("fix:%s:%s:%lld", uuid, verb,
+				   (long long)env_mono_ms()),
+		"verb", value_stringz(verb), "vm", value_stringz(uuid),
+		"fence", value_int(value_get_int(dom, "fence", 0)),
+		"params", value_struct_new(0), NULL);
+	p->hooks.executor_send(p->hooks.data, msg);
+	value_unref(msg);
+}
+
+static void set_domid(struct pool *p, struct record *vm, int64_t domid)
+{
+	struct txn *t = txn_new("host");
+
+	txn_guard_version(t, vm);
+	txn_set(t, vm->cls, value_str(vm->ref), F_VM_domid, value_int(domid));
+	pool_submit(p, t, NULL, NULL);
+}
+
+static void adopt(struct pool *p, struct record *vm, const struct value *dom)
+{
+	struct record *me = pool_this_host(p);
+	struct txn *t = txn_new("host");
+	struct draft d;
+
+	log_info("VM %s: its domain is here although it counted as halted",
+		 record_str(vm, F_VM_uuid));
+	draft_edit(&d, t, vm);
+	vm_becomes_live(p, &d, me, value_get_int(dom, "domid", -1), false,
+			false);
+	draft_write_vm(&d, store_of(p));
+	pool_submit(p, t, NULL, NULL);
+}
+
+/* ---- finding the differences; act says whether to do something too ---- */
+
+static bool check_resident(struct pool *p, struct record *vm,
+			   const struct value *dom, bool act)
+{
+	bool paused = value_is_str(vm->fields[F_VM_power_state], "Paused");
+	int64_t domid = dom ? value_get_int(dom, "domid", -1) : -1;
+
+	if (!dom || value_get_int(dom, "incoming", 0)) {
+		if (act)
+			start_own_job(p, vm, "hard_shutdown", "host");
+	} else if (dom_is(dom, "shutdown") && !paused) {
+		if (act)
+			follow_event(p, vm, "shutdown");
+	} else if (dom_is(dom, "shutdown")) {
+		return false;
+	} else if (domid != record_int(vm, F_VM_domid)) {
+		if (act)
+			set_domid(p, vm, domid);
+	} else if (paused != dom_is(dom, "paused")) {
+		if (act)
+			tell_executor(p, dom, paused ? "pause" : "unpause");
+	} else {
+		return false;
+	}
+	return true;
+}
+
+static bool check_residents(struct pool *p, const struct value *state, bool act)
+{
+	const struct record *me = pool_this_host(p);
+	_cleanup_(value_unrefp) struct value *vms =
+		value_ref(me->fields[F_host_resident_VMs]);
+	bool found = false;
+
+	for (uint32_t i = 0; i < vms->n; i++) {
+		struct record *vm = store_get_class(store_of(p), CLASS_VM,
+						    value_str(vms->items[i]));
+
+		if (!lives_here(p, vm) ||
+		    job_of_vm(store_of(p), value_str(vm->ref)))
+			continue;
+		found |= check_resident(p, vm,
+					domain_of(state, record_str(vm, F_VM_uuid)),
+					act);
+	}
+	return found;
+}
+
+static bool job_is_about(const struct pool *p, const struct record *vm)
+{
+	const struct record *me = pool_this_host(p);
+	const struct record *job = job_of_vm(store_of(p), value_str(vm->ref));
+
+	return job && (value_equal(job->fields[F_job_host], me->ref) ||
+		       value_equal(job->fields[F_job_source], me->ref) ||
+		       value_equal(job->fields[F_job_destination], me->ref));
+}
+
+static bool check_domain(struct pool *p, const struct value *dom, bool act)
+{
+	const char *uuid = value_get_str(dom, "vm");
+	struct record *vm = store_by_uuid(store_of(p), CLASS_VM, uuid);
+	const struct record *me = pool_this_host(p);
+
+	if (!vm) {
+		if (act)
+			log_warn("domain of an unknown VM %s is left alone", uuid);
+		return false;
+	}
+	if (value_equal(vm->fields[F_VM_resident_on], me->ref) ||
+	    job_is_about(p, vm))
+		return false;
+	if (store_get_class(store_of(p), CLASS_host,
+			    record_str(vm, F_VM_resident_on)) ||
+	    value_get_int(dom, "incoming", 0)) {
+		if (act)
+			tell_executor(p, dom, value_get_int(dom, "incoming", 0) ?
+					      "migrate_abort" : "hard_shutdown");
+		return true;
+	}
+	/* A paused one may be what a migration has left. */
+	if (strcmp(vm_state_lower(vm), "halted") != 0 || !dom_is(dom, "running") ||
+	    record_bool(vm, F_VM_is_a_template) ||
+	    job_of_vm(store_of(p), value_str(vm->ref)))
+		return false;
+	if (act)
+		adopt(p, vm, dom);
+	return true;
+}
+
+static bool check(struct pool *p, const struct value *state, bool act)
+{
+	const struct value *list = value_get(state, "domains");
+	bool found = check_residents(p, state, act);
+
+	for (uint32_t i = 0; i < list->n; i++)
+		found |= check_domain(p, list->items[i], act);
+	return found;
+}
+
+static void on_barrier(void *data, int error)
+{
+	struct pool *p = data;
+	struct value *state;
+
+	if (!p->hosts)
+		return;
+	p->hosts->reconciling = false;
+	if (error < 0 || !p->hosts->state_is_fresh || !pool_this_host(p))
+		return;
+	state = value_ref(p->hosts->exec_state);
+	check(p, state, true);
+	value_unref(state);
+}
+
+void vm_reconcile(struct pool *p, const struct value *state)
+{
+	if (!p->hosts->synced || p->hosts->reconciling || !pool_this_host(p) ||
+	    !check(p, state, false))
+		return;
+	p->hosts->reconciling = true;
+	p->hooks.read_barrier(p->hooks.data, on_barrier, p);
+}

@@ -72,7 +72,7 @@ def life_cycle(pool, clients):
         + clients[1].address)
     c = clients[1]
     templates = [r for r, v in c.VM.get_all_records().items()
-                 if v["is_a_template"] and v["is_default_template"]]
+                 if v["is_default_template"] and v["domain_type"] == "pvh"]
     check(bool(templates), "a default template exists")
     t = timed()
     vm = c.VM.clone(templates[0], "demo-1")
@@ -100,7 +100,7 @@ def migrate(pool, clients, vm):
 def prepare_failover(pool, client):
     """VMs whose start and migration take long enough to be under way."""
     template = next(r for r, v in client.VM.get_all_records().items()
-                    if v["is_a_template"] and v["is_default_template"])
+                    if v["is_default_template"] and v["domain_type"] == "pvh")
     vms = []
     for name, key in (("demo-starting", "sim:start_ms"), ("demo-moving", "sim:migrate_ms")):
         vm = client.VM.clone(template, name)

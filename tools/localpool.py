@@ -124,7 +124,7 @@ class Member:
         self.pool, self.index, self.address = pool, index, address
         self.dir = pool.dir / f"host{index + 1}"
         self.dir.mkdir(parents=True, exist_ok=True)
-        self.daemon = self.executor = None
+        self.daemon = self.executor = self._own = None
         self.options = []
         self.executor_options = []
 
@@ -168,6 +168,8 @@ class Member:
         return child.returncode if child else None
 
     def stop(self):
+        if self._own:
+            self._own.close()
         for what in ("daemon", "executor"):
             child = getattr(self, what)
             if child and child.poll() is None:
@@ -206,20 +208,31 @@ class Member:
             if self.daemon.poll() is not None:
                 raise RuntimeError(f"xenpoold of {self.address} ended with "
                                    f"{self.daemon.returncode}:\n" + self.log()[-3000:])
+            c = self.client(login=False, timeout=5)
             try:
-                c = self.client(timeout=5)
-                if c.rpc("pool.get_all", c.session):
+                if c.login(password=self.pool.password).pool.get_all():
                     return c
             except BROKEN + (ApiError,) as e:
+                c.close()
                 if time.monotonic() > end:
                     raise RuntimeError(f"{self.address} does not answer ({e!r}):\n"
                                        + self.log()[-3000:]) from e
             time.sleep(0.05)
 
     def status(self, client=None):
-        c = client or self.client(timeout=10)
-        host = c.call("session.get_this_host", c.session)
-        return json.loads(c.call("host.call_plugin", host, "xenpool", "status", {}))
+        """What the member knows of itself. Logins are writes, so one session
+        is used for as long as it lasts."""
+        c = client or self._own or self.client(timeout=10)
+        try:
+            host = c.call("session.get_this_host", c.session)
+            status = json.loads(c.call("host.call_plugin", host, "xenpool", "status", {}))
+        except (ApiError, *BROKEN):
+            c.close()
+            self._own = None
+            raise
+        if not client:
+            self._own = c
+        return status
 
     def host_ref(self, client):
         for ref, record in client.host.get_all_records().items():
@@ -287,7 +300,8 @@ class LocalPool:
         while time.monotonic() < end:
             try:
                 for m in self.members:
-                    c = m.client(timeout=5)
+                    c = m._own or m.client(timeout=5)
+                    m._own = c
                     hosts = c.host.get_all_records().values()
                     live = c.host_metrics.get_all_records()
                     seen = [(h["address"], h["enabled"],
@@ -298,9 +312,10 @@ class LocalPool:
                     roles = [x["role"] for x in status["members"]]
                     assert roles.count("voter") >= voters, roles
                     assert "spare" not in roles, roles
-                    c.close()
                 return
             except BROKEN + (ApiError, AssertionError, KeyError) as e:
+                if not isinstance(e, AssertionError):
+                    m._own = None
                 seen = e if not isinstance(e, AssertionError) else seen
                 time.sleep(0.1)
         raise RuntimeError(f"the pool did not form: {seen!r}")

@@ -34,7 +34,7 @@ class Fence(PoolCase):
             self.assertEqual(c.VM.get_power_state(vm), "Running")
             self.assertIn("ON", self.fence(m, "status", "--plug=fenced"))
             domid = c.VM.get_domid(vm)
-            self.fence(m, "reboot", "--plug=fenced", "--method=cycle")
+            self.fence(m, "reboot", "--plug=fenced")
             self.assertEqual(c.VM.get_power_state(vm), "Running")
             self.assertNotEqual(c.VM.get_domid(vm), domid)
             self.fence(m, "off", "--plug=fenced")

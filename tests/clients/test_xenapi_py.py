@@ -25,9 +25,10 @@ def facts():
     for line in (TOP / "tests/schema/fields.tsv").read_text().splitlines():
         if line.startswith("#"):
             continue
-        name, _, kind, qualifier = line.split("\t")[:4]
+        name, _, kind, qualifier, _, flags = line.split("\t")[:6]
         cls, field = name.split(".", 1)
-        classes.setdefault(cls, {})[field] = (kind, qualifier)
+        if "internal" not in flags.split(","):
+            classes.setdefault(cls, {})[field] = (kind, qualifier)
     return classes
 
 
@@ -64,6 +65,10 @@ class XenApiPy(PoolCase):
         for part in name.split("."):
             f = getattr(f, part)
         return f(*args)
+
+    def template(self, x):
+        return next(r for r, v in x.VM.get_all_records().items()
+                    if v["is_default_template"])
 
     def details(self, f, *args):
         with self.assertRaises(self.api.Failure) as caught:
@@ -125,9 +130,7 @@ class XenApiPy(PoolCase):
         for m in self.pool.members:
             s = self.session(m)
             x = s.xenapi
-            template = next(r for r, v in x.VM.get_all_records().items()
-                            if v["is_default_template"])
-            vm = x.VM.clone(template, "xenapi.py")
+            vm = x.VM.clone(self.template(x), "xenapi.py")
             for field, value in (("name_label", "neuer Näme <&>"), ("name_description", ""),
                                  ("user_version", "7"), ("is_a_template", False),
                                  ("tags", ["b", "a"]), ("affinity", x.host.get_all()[0]),
@@ -177,9 +180,7 @@ class XenApiPy(PoolCase):
     def test_6_tasks(self):
         s = self.session(self.pool.members[0])
         x = s.xenapi
-        template = next(r for r, v in x.VM.get_all_records().items()
-                        if v["is_default_template"])
-        task = x.Async.VM.clone(template, "async")
+        task = x.Async.VM.clone(self.template(x), "async")
         wait_for(lambda: x.task.get_status(task) == "success", 10, "the task ends")
         result = x.task.get_result(task)
         self.assertRegex(result, r"^<value>OpaqueRef:[-0-9a-f]{36}</value>$")
@@ -199,7 +200,9 @@ class XenApiPy(PoolCase):
 
         class Transport(xmlrpc.client.Transport):
             def make_connection(self, host):
-                return Connection("localhost")
+                if not self._connection[1]:
+                    self._connection = host, Connection("localhost")
+                return self._connection[1]
         s = self.api.Session("http://localhost/", transport=Transport())
         s.xenapi.login_with_password("root", "")
         self.assertEqual(len(s.xenapi.host.get_all()), 3)

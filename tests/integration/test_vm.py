@@ -362,11 +362,11 @@ class Vm(PoolCase):
         """A second operation is not refused but waits for the first."""
         c, vm = self.c, self.vm("busy", shutdown_ms=800)
         c.VM.start(vm, False, False)
-        first = c.Async.VM.clean_shutdown(vm)
+        first = c.Async.VM.clean_reboot(vm)
         wait_for(lambda: c.VM.get_current_operations(vm), 5, "the first one begins")
-        c.VM.start(vm, False, False)
+        c.VM.pause(vm)
         self.assertEqual(c.wait_task(first), "<value></value>")
-        self.assertEqual(self.state(vm), "Running")
+        self.assertEqual(self.state(vm), "Paused")
         c.task.destroy(first)
 
     def test_16_two_starts_one_runs(self):

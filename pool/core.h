@@ -87,6 +87,9 @@ void req_wake(struct pool *p, const char *ref);
 void req_index_task(struct req_own *o);
 /* Writes the Async task, answers the caller with it, goes on with req_run. */
 void req_adopt(struct req *r);
+/* No more tasks may begin: their clients hold no connection that would bound
+ * them. */
+bool req_tasks_full(const struct req *r);
 /* The Async task is still pending (nobody has cancelled it). */
 bool req_task_is_pending(const struct req *r);
 /* Ends the task with o->result or o->error, for as long as it takes, and then

@@ -185,7 +185,7 @@ static void arm_until(struct from_wait *w, int64_t at_ms)
 
 static void from_read(struct from_wait *w)
 {
-	struct value *events = event_collect(req_store(w->r), &w->subs, w->since,
+	struct value *events = event_collect(w->r->pool, &w->subs, w->since,
 					     w->messages_since);
 
 	w->woken = false;
@@ -363,6 +363,8 @@ static void event_reloaded(struct pool *p)
 	struct event_session *es;
 	size_t i = 0;
 
+	event_cache_clear(p);
+	value_unref(TAKE_PTR(e->counts));
 	while ((es = map_next(&e->sessions, &i))) {
 		if (!session_find(p, es->ref)) {
 			event_session_gone(p, es->ref);
@@ -389,6 +391,7 @@ static void on_sweep(struct pool *p, void *data)
 	struct event_session *es;
 	size_t i = 0;
 
+	event_cache_clear(p); /* it keeps old rows in memory */
 	list_for_each_safe(it, &e->waits) {
 		struct from_wait *w = list_entry(it, struct from_wait, in_all);
 
@@ -436,6 +439,7 @@ static void event_free(struct pool *p)
 	}
 	map_deinit(&e->by_ref);
 	map_deinit(&e->sessions);
+	event_cache_clear(p);
 	value_unref(e->counts);
 	free(e);
 	p->events = NULL;

@@ -34,9 +34,11 @@ enum event_op { EVENT_ADD, EVENT_MOD, EVENT_DEL };
 struct value *event_value(struct value *id, struct value *timestamp,
 			  const struct class_def *cls, enum event_op op,
 			  struct value *ref, struct record *snapshot);
-/* Events since the generations, NULL if there are none. */
-struct value *event_collect(const struct store *s, const struct event_subs *subs,
+/* Events since the generations, NULL if there are none. Clients that ask the
+ * same share the answer. */
+struct value *event_collect(struct pool *p, const struct event_subs *subs,
 			    uint64_t since, uint64_t messages_since);
+void event_cache_clear(struct pool *p);
 /* Rows of each public class; cached until the generation changes. */
 struct value *event_ref_counts(struct pool *p);
 bool event_token_parse(const struct value *token, uint64_t *ret,
@@ -51,6 +53,13 @@ struct event_session {
 	struct event_queue *queue; /* event_next.c's; NULL: not registered */
 };
 
+/* The last answer and what was asked; only subscriptions to whole classes. */
+struct event_cache {
+	struct value *events; /* NULL: nothing is cached */
+	uint64_t since, messages_since, generation;
+	bool classes[EVENT_CLASSES];
+};
+
 struct event_state {
 	struct list waits;                  /* all event.from calls */
 	struct list by_class[EVENT_CLASSES];
@@ -62,6 +71,7 @@ struct event_state {
 	unsigned sweeps;
 	struct value *counts;
 	uint64_t counts_at;
+	struct event_cache cache;
 	uint64_t serial; /* of event.next */
 	size_t n_queues;
 };

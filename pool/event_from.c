@@ -170,8 +170,8 @@ static struct value *collection_set(struct collection *c)
 	return set;
 }
 
-struct value *event_collect(const struct store *s, const struct event_subs *subs,
-			    uint64_t since, uint64_t messages_since)
+static struct value *collect(const struct store *s, const struct event_subs *subs,
+			     uint64_t since, uint64_t messages_since)
 {
 	struct collection c = { .store = s };
 
@@ -186,6 +186,34 @@ struct value *event_collect(const struct store *s, const struct event_subs *subs
 		collect_ref(&c, &subs->refs[i]);
 	}
 	return collection_set(&c);
+}
+
+/* A change wakes all who wait for its class, and most of those ask for the same
+ * classes since the same token. */
+struct value *event_collect(struct pool *p, const struct event_subs *subs,
+			    uint64_t since, uint64_t messages_since)
+{
+	const struct store *s = p->hooks.store(p->hooks.data);
+	struct event_cache *c = &p->events->cache;
+
+	if (subs->n_refs > 0)
+		return collect(s, subs, since, messages_since);
+	if (c->events && c->generation == store_generation(s) &&
+	    c->since == since && c->messages_since == messages_since &&
+	    !memcmp(c->classes, subs->classes, sizeof c->classes))
+		return value_ref(c->events);
+	value_unref(c->events);
+	c->events = collect(s, subs, since, messages_since);
+	c->generation = store_generation(s);
+	c->since = since;
+	c->messages_since = messages_since;
+	memcpy(c->classes, subs->classes, sizeof c->classes);
+	return value_ref(c->events);
+}
+
+void event_cache_clear(struct pool *p)
+{
+	value_unref(TAKE_PTR(p->events->cache.events));
 }
 
 /* ---- counts ---- */

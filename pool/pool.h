@@ -73,7 +73,10 @@ struct pool_config {
 	const char *image_dir;     /* where suspend images go (a path text) */
 };
 
+/* NULL when a module cannot start (told in the log). */
 struct pool *pool_new(const struct pool_config *cfg, const struct pool_hooks *h);
+/* Calls that have not ended are freed without an outcome. No callback of a hook
+ * may come afterwards, so whoever carries out the hooks has to have stopped. */
 void pool_free(struct pool *p);
 
 /* Takes c; it ends by call_reply/call_fail at some time. */

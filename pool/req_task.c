@@ -8,6 +8,8 @@
 #include "base/log.h"
 #include "pool/core.h"
 
+#define MAX_ASYNC 4096  /* Async calls at work on this member */
+#define MAX_TASKS 20000 /* rows in the pool */
 #define END_AGAIN_MIN_MS 500
 #define END_AGAIN_MAX_MS 30000
 
@@ -80,11 +82,21 @@ static void on_adopted(void *data, int error, struct txn_result result)
 	req_set_ready(r, req_run);
 }
 
+bool req_tasks_full(const struct req *r)
+{
+	return r->pool->reqs->by_task.count >= MAX_ASYNC ||
+	       store_count(req_store(r), CLASS_task) >= MAX_TASKS;
+}
+
 void req_adopt(struct req *r)
 {
 	_cleanup_(freep) char *label = xasprintf("Async.%s", r->call->name);
 	struct txn *t;
 
+	if (req_tasks_full(r)) {
+		req_fail(r, "TOO_MANY_PENDING_TASKS", NULL);
+		return;
+	}
 	req_own(r)->step = REQ_ADOPTING;
 	ref_new(r->task_ref);
 	t = req_txn(r);

@@ -121,9 +121,14 @@ static struct record *own_task(struct req *r)
 
 static void task_create_call(struct req *r)
 {
-	struct txn *t = req_txn(r);
 	char ref[REF_LEN + 1];
+	struct txn *t;
 
+	if (req_tasks_full(r)) {
+		req_fail(r, "TOO_MANY_PENDING_TASKS", NULL);
+		return;
+	}
+	t = req_txn(r);
 	ref_new(ref);
 	task_create(t, ref, req_arg_str(r, 0), req_arg_str(r, 1), r->session,
 		    pool_this_host(r->pool), false);

@@ -416,6 +416,24 @@ static void test_gone_clients_are_swept(void **state)
 	reply_clear(&r);
 }
 
+/* The same question shares its answer, another one does not get it. */
+static void test_shared_answers(void **state)
+{
+	char ref[REF_LEN + 1];
+	_cleanup_(freep) char *token = token_now();
+	_value_ a = NULL, *b = NULL, *other = NULL, *later = NULL;
+
+	network_new(ref);
+	a = from(value_set_of("network", NULL), token, 0);
+	b = from(value_set_of("network", NULL), token, 0);
+	assert_ptr_equal(value_get(a, "events"), value_get(b, "events"));
+	other = from(value_set_of("network", "vm", NULL), "", 0);
+	assert_string_equal(op_of(other, ref), "add");
+	network_rename(ref, "x");
+	later = from(value_set_of("network", NULL), token_of(a), 0);
+	assert_string_equal(op_of(later, ref), "mod");
+}
+
 /* ---- inject ---- */
 
 static void test_inject(void **state)
@@ -553,6 +571,7 @@ int main(void)
 		world_test(test_logout_wakes),
 		world_test(test_too_many_calls),
 		world_test(test_gone_clients_are_swept),
+		world_test(test_shared_answers),
 		world_test(test_inject),
 		world_test(test_next_tells_every_change),
 		world_test(test_next_is_bounded),

@@ -511,6 +511,23 @@ static void test_reload_finds_ended_job(void **state)
 	reply_clear(&r);
 }
 
+/* Async calls hold no connection, so a limit of their own bounds them. */
+static void test_async_calls_are_limited(void **state)
+{
+	struct reply r;
+
+	for (int i = 0; i < 4096; i++)
+		value_unref(result_of("Async.VM.unpause", VM_ARG, NULL));
+	call(&r, w.session, "Async.VM.unpause", VM_ARG, NULL);
+	error_matches(&r, "TOO_MANY_PENDING_TASKS", NULL);
+	call(&r, w.session, "task.create", S(""), S(""), NULL);
+	error_matches(&r, "TOO_MANY_PENDING_TASKS", NULL);
+	rename_to("free");
+	world_run();
+	assert_int_equal(req_count(w.pool), 0);
+	value_unref(result_of("Async.VM.unpause", VM_ARG, NULL));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -536,6 +553,7 @@ int main(void)
 		test(test_surplus_tasks_go),
 		test(test_leftovers_of_a_dead_daemon),
 		test(test_reload_finds_ended_job),
+		test(test_async_calls_are_limited),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -118,12 +118,19 @@ static bool packet_send(struct executor *e, const struct value *v)
 	return false;
 }
 
+static const char *const event_names[] = {
+	[XEN_EV_SHUTDOWN] = "shutdown", [XEN_EV_REBOOT] = "reboot",
+	[XEN_EV_CRASH] = "crash", [XEN_EV_GONE] = "gone",
+};
+
 static struct value *domain_value(const struct xen_domain *d)
 {
 	static const char *const states[] = {
 		[XEN_RUNNING] = "running", [XEN_PAUSED] = "paused",
 		[XEN_SHUTDOWN] = "shutdown",
 	};
+	const char *reason =
+		d->state == XEN_SHUTDOWN ? event_names[d->reason] : "";
 
 	return value_struct_of(
 		"vm", value_stringz(d->vm), "domid", value_int(d->domid),
@@ -132,7 +139,8 @@ static struct value *domain_value(const struct xen_domain *d)
 		"memory_kib", value_int((int64_t)d->memory_kib),
 		"vcpus", value_int(d->vcpus),
 		"incoming", value_bool(d->incoming),
-		"guest_ticks", value_int(d->guest_ticks), NULL);
+		"guest_ticks", value_int(d->guest_ticks),
+		"reason", value_stringz(reason), NULL);
 }
 
 static struct value *host_value(const struct executor *e,
@@ -188,10 +196,6 @@ static bool send_state(struct executor *e)
 
 static bool send_event(struct executor *e)
 {
-	static const char *const names[] = {
-		[XEN_EV_SHUTDOWN] = "shutdown", [XEN_EV_REBOOT] = "reboot",
-		[XEN_EV_CRASH] = "crash", [XEN_EV_GONE] = "gone",
-	};
 	_cleanup_(value_unrefp) struct value *v = NULL;
 	bool sent = false;
 
@@ -202,7 +206,7 @@ static bool send_event(struct executor *e)
 		v = value_struct_of("type", value_stringz("domain"),
 				    "vm", value_stringz(ev->vm),
 				    "domid", value_int(ev->domid),
-				    "event", value_stringz(names[ev->kind]),
+				    "event", value_stringz(event_names[ev->kind]),
 				    NULL);
 	}
 	pthread_mutex_unlock(&e->events_lock);

@@ -12,7 +12,9 @@
  * Executor to daemon:
  *   type=state    boot_id=<text: changes when the hypervisor restarted>
  *                 domains=[{vm, domid, state: running|paused|shutdown, fence,
- *                           memory_kib, vcpus, incoming: bool}]
+ *                           memory_kib, vcpus, incoming: bool,
+ *                           guest_ticks: ms that the guest has run, -1 if not
+ *                           known, reason: why it is shut down, else ""}]
  *                 host={memory_total, memory_free (bytes), cpu_count,
  *                       cpu_model, cpu_vendor, cpu_mhz, xen_version, backend}
  *                 sent after hello, on list, and every 5 seconds
@@ -21,9 +23,23 @@
  *   type=domain   vm domid event=shutdown|reboot|crash|gone
  *
  * A job with a fence lower than the highest seen for its VM is refused with
- * error [FENCED, ...]. A job that was done already answers as if it had just
- * been done (start of a running VM: ok with its domid). Jobs of one VM run one
- * at a time, in order.
+ * error [FENCED, vm, given, highest]. A job that was done already answers as if
+ * it had just been done (start of a running VM: ok with its domid). Jobs of one
+ * VM run one at a time, in order.
+ *
+ * An id names one job: sent again while it waits or runs nothing happens, and
+ * when it ended lately (1024 are kept) its `done` comes again. A daemon that
+ * lost the connection sends the jobs again whose `done` it has not seen: an
+ * executor that was killed or told to stop forgets what it was doing.
+ *
+ * Errors are the API's, with the VM's uuid where the API has a reference:
+ * VM_BAD_POWER_STATE, HOST_NOT_ENOUGH_FREE_MEMORY [needed, available] in bytes,
+ * VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT, VM_SHUTDOWN_TIMEOUT [vm, seconds],
+ * SUSPEND_IMAGE_NOT_ACCESSIBLE [path], VM_MIGRATE_FAILED [vm, source,
+ * destination, text], VM_MIGRATE_CONTACT_REMOTE_SERVICE_FAILED,
+ * OTHER_OPERATION_IN_PROGRESS (a copy that a migration holds), TASK_CANCELLED
+ * [job id], INVALID_VALUE [param, text], NOT_IMPLEMENTED [verb],
+ * TOO_MANY_PENDING_TASKS, INTERNAL_ERROR [text]; and FENCED.
  *
  * Verbs, their params and results:
  *   start      config, paused:bool            -> domid
@@ -35,19 +51,26 @@
  *   suspend    image:<path>, timeout_s        (domain gone, image written)
  *   resume     image, config, paused          -> domid
  *   migrate_receive config                    -> domid, address, port, token
- *   migrate_send address, port, token         -> (domain kept paused here)
- *   migrate_activate                          -> domid (incoming one unpaused)
+ *   migrate_send address, port, token         -> (domain kept paused here; on
+ *                                             failure it runs on)
+ *   migrate_activate                          -> domid (incoming one unpaused,
+ *                                             unless it was paused before)
  *   migrate_abort                             (source: unpaused again if it was
  *                                             ours; incoming copy: destroyed)
- *   migrate_finish                            (source's paused copy destroyed)
+ *   migrate_finish                            (source's paused copy destroyed;
+ *                                             refused when it was not sent)
+ * Until then no other verb but hard_shutdown moves either copy. A VM does not
+ * migrate to the host where it is.
  *
  * config: {name, uuid, memory_static_max, memory_target (bytes), vcpus,
  *   vcpus_max, domain_type: hvm|pv|pvh, kernel, ramdisk, args, bootloader,
  *   on_shutdown, on_reboot, on_crash, xenstore: map, platform: map,
  *   other_config: map}
  * The simulated Xen reads other_config keys "sim:start_ms", "sim:shutdown_ms",
- * "sim:migrate_ms" (delays), "sim:fail" (a verb that fails with INTERNAL_ERROR)
- * and "sim:ignore_shutdown" (a guest that never answers).
+ * "sim:migrate_ms" (delays), "sim:fail" (a verb that fails with INTERNAL_ERROR),
+ * "sim:ignore_shutdown" (a guest that never answers), and "sim:event" (what a
+ * guest does by itself: shutdown, reboot, crash, gone) with "sim:event_ms"
+ * (after so much running; 1000).
  */
 #ifndef XEN_PROTOCOL_H
 #define XEN_PROTOCOL_H

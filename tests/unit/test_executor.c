@@ -279,6 +279,8 @@ static void test_guest_events(void **state)
 		assert_string_equal(value_get_str(ev, "event"), kinds[i]);
 		assert_string_equal(value_get_str(ev, "vm"), VM1);
 		assert_string_equal(state_of(h, VM1), "shutdown");
+		assert_string_equal(value_get_str(domain_now(h, VM1), "reason"),
+				    kinds[i]);
 	}
 	/* What is left of it gives way to a new start. */
 	job_ok(h, "start", VM1, with_config(quick(VM1)));

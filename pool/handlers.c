@@ -1,10 +1,9 @@
 /* All handler tables and modules, in the order in which they are asked: a later
  * table wins over an earlier one for the same method. */
 #include "pool/core.h"
+#include "pool/vm.h"
 
-extern const struct handler_def vm_handlers[], job_handlers[], host_handlers[],
-	member_handlers[], pool_class_handlers[], plugin_handlers[];
-extern const struct pool_module job_module, host_module, member_module;
+extern const struct handler_def plugin_handlers[];
 
 const struct handler_def *const pool_handlers[] = {
 	session_handlers, role_handlers,   task_handlers,

@@ -27,6 +27,8 @@ typedef void (*rpc_client_cb)(void *data, int error, struct value *result,
 			      struct value *api_error,
 			      const char *peer_fingerprint);
 
+/* Copies what it needs of req before it returns. The callback comes exactly
+ * once, from the loop. The process must ignore SIGPIPE. */
 void rpc_client_call(uv_loop_t *loop, const struct rpc_client_request *req,
 		     rpc_client_cb cb, void *data);
 

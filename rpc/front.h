@@ -35,7 +35,7 @@ struct front_config {
  * (through call_reply/call_fail), at any later time. */
 typedef void (*front_call_fn)(void *data, struct call *c);
 
-/* Starts the threads and listens. core is the loop of the thread that runs
+/* Starts the threads and listens. The process must ignore SIGPIPE. core is the loop of the thread that runs
  * front_call_fn. Negative errno and a log line that names the address on
  * failure. */
 int front_start(uv_loop_t *core, const struct front_config *cfg,
@@ -47,8 +47,10 @@ struct front_status {
 };
 void front_get_status(const struct front *f, struct front_status *ret);
 
-/* Stops accepting, lets replies under way finish for at most a second, joins
- * the threads. Blocks. */
+/* On the core thread: stops accepting, lets replies under way finish for at
+ * most a second, joins the threads. Blocks. f may not be used afterwards,
+ * except by calls that the core still has: they may be answered, to nobody,
+ * as long as the core's loop runs, which also frees f. */
 void front_stop(struct front *f);
 
 #endif

@@ -143,7 +143,7 @@ static int read_all(int fd, size_t size, struct buf *b)
 	return 0;
 }
 
-/* Resolves links and "..": the result is below dir, or -ENOENT. The result is the
+/* Resolves links and "..": the result is below dir, or -ENOENT. It is the
  * caller's. */
 static int resolve(const char *dir, const char *path, char **ret)
 {

@@ -214,8 +214,13 @@ static void set_common(SSL_CTX *ctx)
 int tls_server_context(const char *cert_file, const char *key_file,
 		       SSL_CTX **ret)
 {
-	_cleanup_(ctx_freep) SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+	_cleanup_(ctx_freep) SSL_CTX *ctx = NULL;
 
+	if (!cert_file || !key_file) {
+		log_error("TLS needs a certificate and a key");
+		return -EINVAL;
+	}
+	ctx = SSL_CTX_new(TLS_server_method());
 	xassert(ctx);
 	set_common(ctx);
 	SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE);

@@ -12,7 +12,8 @@
 /* Once, before threads start. */
 void xmlrpc_init(void);
 
-/* ret and err must be initialised (zero); ret is filled on RPC_PARSE_OK only. */
+/* ret and err must be initialised (zero); ret is filled on RPC_PARSE_OK only.
+ */
 enum rpc_parse_result xmlrpc_parse(const char *body, size_t n,
 				   const struct rpc_limits *limits,
 				   struct rpc_request *ret,

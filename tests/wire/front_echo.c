@@ -7,7 +7,8 @@
  *   (port=, method=, fingerprint=, arguments as arg=)
  *
  * Prints "ready" when it listens, "gone" when a client left a waiting call,
- * and ends on SIGTERM or SIGINT.
+ * and on SIGTERM or SIGINT "status" with the four numbers of struct
+ * front_status.
  */
 #include <inttypes.h>
 #include <signal.h>
@@ -248,9 +249,15 @@ static void be_client(const char *address)
 
 static void on_signal(uv_signal_t *s, int number_)
 {
+	struct front_status st;
+
 	uv_close((uv_handle_t *)&sigterm, NULL);
 	uv_close((uv_handle_t *)&sigint, NULL);
 	front_stop(front);
+	/* It is freed when the loop runs on. */
+	front_get_status(front, &st);
+	printf("status %u %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
+	       st.connections, st.requests, st.errors_4xx, st.errors_5xx);
 }
 
 static int be_server(void)

@@ -929,6 +929,49 @@ class Processes(unittest.TestCase):
             s.close()
         reader.close()
 
+    def test_status(self):
+        """Counters, and that no connection is forgotten or counted twice."""
+        server = Server()
+        socks = [server.connect(kind) for kind in ("http", "https", "unix")]
+        for s in socks:
+            s.sendall(post(request("VM.get_name_label", "s", "x")))
+            read_reply(s)
+            s.sendall(post("x"))
+            self.assertEqual(read_reply(s)[0], 500)
+        with server.connect() as s:
+            s.sendall(b"GET /none HTTP/1.1\r\n\r\n")
+            self.assertEqual(read_reply(s)[0], 404)
+        server.stop()
+        self.assertEqual(server.out, "status 0 7 1 3\n")
+        for s in socks:
+            s.close()
+
+    def test_certificate_is_kept(self):
+        folder = tempfile.mkdtemp()
+        files = dict(cert=folder + "/c.pem", key=folder + "/k.pem")
+
+        def fingerprint():
+            server = Server(**files)
+            try:
+                return self.run_client(f"call=127.0.0.1:{server.https}",
+                                       "method=VM.get_all", "arg=s")[1]
+            finally:
+                server.stop()
+
+        first = fingerprint()
+        self.assertEqual(len(first), 64)
+        self.assertEqual(fingerprint(), first)
+        # Half a pair is made anew, and what an earlier try left is no harm.
+        os.unlink(files["cert"])
+        pathlib.Path(files["cert"] + ".new").write_text("x")
+        second = fingerprint()
+        self.assertEqual(len(second), 64)
+        self.assertNotEqual(second, first)
+        pathlib.Path(files["key"]).write_text("x")
+        with self.assertRaisesRegex(RuntimeError, "private key"):
+            Server(**files)
+        shutil.rmtree(folder)
+
     def test_port_taken(self):
         server = Server()
         try:

@@ -174,8 +174,6 @@ const struct handler_def pool_class_handlers[] = {
 	{ M_pool_eject, pool_eject },
 	{ M_pool_join, pool_join },
 	{ M_pool_join_force, pool_join_force },
-#ifdef HAVE_POOL_INTERNAL_REGISTER_MEMBER
-	{ M_pool_internal_register_member, pool_internal_register_member },
-#endif
+	{ M_member_register, member_register },
 	{ 0, NULL },
 };

@@ -9,6 +9,6 @@ void pool_join(struct req *r);
 void pool_join_force(struct req *r);
 /* Private: a newcomer's host tells what it is. Params: its description and
  * its software_version; result: all members, a set of maps. */
-void pool_internal_register_member(struct req *r);
+void member_register(struct req *r);
 
 #endif

@@ -1,7 +1,7 @@
 /* pool.join: this host, a pool of one, becomes a member of another pool.
  *
  *   checks here -> log in there -> look at its hosts -> checks
- *   -> pool.internal_register_member there: one transaction makes all rows
+ *   -> member.register there: one transaction makes all rows
  *      that stand for this host, and tells whom to trust
  *   -> answer the caller -> leave our own pool, start again as a member
  *
@@ -16,7 +16,7 @@
 #include "pool/member_calls.h"
 #include "raftdb/db.h"
 
-#define REGISTER "pool.internal_register_member"
+#define REGISTER "member.register"
 #define MAX_MEMBERS 64
 
 /* ---- on the joining host ---- */
@@ -372,7 +372,7 @@ static struct value *checked_description(const struct value *d)
 	return ret;
 }
 
-void pool_internal_register_member(struct req *r)
+void member_register(struct req *r)
 {
 	const struct store *s = req_store(r);
 	struct value *error = newcomer_error(r, req_arg(r, 0));

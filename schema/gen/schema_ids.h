@@ -3648,6 +3648,6 @@ enum role_set {
 
 /* Rows of the arrays in schema/tables.h. */
 #define SCHEMA_FIELDS 975
-#define SCHEMA_PARAMS 1283
+#define SCHEMA_PARAMS 1284
 
 #endif

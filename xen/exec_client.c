@@ -298,7 +298,7 @@ int exec_client_start(uv_loop_t *loop, const char *socket_path,
 	r = uv_timer_init(loop, &c->timer);
 	xassert(r == 0); /* cannot fail, says its manual */
 	c->timer.data = c;
-	/* From the loop, so that no callback fires before the caller has ret. */
+	/* From the loop: no callback fires before the caller has ret. */
 	uv_timer_start(&c->timer, on_timer, 0, 0);
 	*ret = c;
 	return 0;

@@ -378,7 +378,8 @@ static int lock_take(struct executor *e)
 {
 	_cleanup_(freep) char *path = xasprintf("%s.lock", e->o->socket_path);
 
-	e->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	e->lock_fd =
+		open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (e->lock_fd < 0)
 		return fail_with("cannot open", path, -errno);
 	if (flock(e->lock_fd, LOCK_EX | LOCK_NB) < 0) {
@@ -394,7 +395,8 @@ static int stale_remove(const char *path)
 	struct stat st;
 
 	if (lstat(path, &st) < 0)
-		return errno == ENOENT ? 0 : fail_with("cannot see", path, -errno);
+		return errno == ENOENT ? 0
+				       : fail_with("cannot see", path, -errno);
 	if (!S_ISSOCK(st.st_mode))
 		return fail_with("not a socket, left alone:", path, -EEXIST);
 	return unlink(path) < 0 ? fail_with("cannot remove", path, -errno) : 0;

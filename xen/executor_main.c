@@ -1,4 +1,6 @@
 /* xenpool-executor: its options. */
+#include "config.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
@@ -8,10 +10,6 @@
 
 #include "base/log.h"
 #include "xen/executor.h"
-
-#ifndef XENPOOL_VERSION
-#define XENPOOL_VERSION "development"
-#endif
 
 #define DEFAULT_MEMORY_MIB 16384
 #define DEFAULT_CPUS 8
@@ -30,15 +28,15 @@ static const char help_text[] =
 	"\n"
 	"  --socket PATH            where xenpoold connects (mode 0600)\n"
 	"  --socket-owner USER      who owns the socket (default: this user)\n"
-	"  --state-dir DIR          what outlives this process; made if missing\n"
+	"  --state-dir DIR          what outlives us; made if missing\n"
 	"  --backend sim|xen        the hypervisor (default: sim)\n"
 	"  --host-uuid UUID         serve the daemon of this host only\n"
-	"  --migrate-address ADDR   numeric address at which migrations arrive\n"
+	"  --migrate-address ADDR   where migrations arrive, numeric\n"
 	"                           (default: 127.0.0.1)\n"
-	"  --image-dir DIR          suspend images are in DIR only; may be given\n"
-	"                           again (default: any folder)\n"
+	"  --image-dir DIR          suspend images are in DIR only; may be\n"
+	"                           given again (default: any folder)\n"
 	"  --workers N              operations at a time (default: 8)\n"
-	"  --log-level LEVEL        error, warn, info or debug (default: info)\n"
+	"  --log-level LEVEL        error, warn, info (default) or debug\n"
 	"  --help, --version\n"
 	"\n"
 	"For --backend=sim:\n"
@@ -172,7 +170,7 @@ static int show_help(struct settings *s, const char *arg)
 
 static int show_version(struct settings *s, const char *arg)
 {
-	puts("xenpool-executor " XENPOOL_VERSION);
+	puts("xenpool-executor " PACKAGE_VERSION);
 	s->done = 1;
 	return 0;
 }

@@ -130,7 +130,8 @@ struct value *jobs_next_done(struct jobs *j)
 
 	pthread_mutex_lock(&j->lock);
 	if (!list_empty(&j->untold))
-		v = value_ref(list_entry(j->untold.next, struct job, link)->done);
+		v = value_ref(
+			list_entry(j->untold.next, struct job, link)->done);
 	pthread_mutex_unlock(&j->lock);
 	return v;
 }
@@ -172,7 +173,8 @@ struct value *jobs_next_progress(struct jobs *j)
 		struct job *job = list_entry(l, struct job, running);
 		int now = atomic_load(&job->progress);
 
-		if (v || now / PROGRESS_STEP == job->told_progress / PROGRESS_STEP)
+		if (v ||
+		    now / PROGRESS_STEP == job->told_progress / PROGRESS_STEP)
 			continue;
 		job->told_progress = now;
 		v = value_struct_of("type", value_stringz("progress"),
@@ -210,8 +212,9 @@ static void queue_drop_if_empty(struct jobs *j, struct queue *q)
 
 static struct job *queue_first(struct queue *q)
 {
-	return list_empty(&q->jobs) ? NULL :
-				      list_entry(q->jobs.next, struct job, link);
+	return list_empty(&q->jobs)
+		       ? NULL
+		       : list_entry(q->jobs.next, struct job, link);
 }
 
 /* Puts a VM with work and no worker among the ready. */
@@ -256,8 +259,8 @@ static int run_fenced(struct job *job, struct verb_run *r)
 					 &highest);
 
 	if (rc == XEN_FAILED)
-		return xen_fail_value(&job->call,
-				      fenced(job->vm, job->call.fence, highest));
+		return xen_fail_value(
+			&job->call, fenced(job->vm, job->call.fence, highest));
 	return rc < 0 ? rc : verb_run(job->verb, r);
 }
 
@@ -338,11 +341,13 @@ static void worker_turn(struct worker *w)
 
 	list_remove(&q->link);
 	if (job->call.fence < q->fence) {
-		job_leave(job, fenced(job->vm, job->call.fence, q->fence), NULL);
+		job_leave(job, fenced(job->vm, job->call.fence, q->fence),
+			  NULL);
 		return;
 	}
 	if (!job_begin(job, w)) {
-		job_leave(job, api_error("INTERNAL_ERROR", strerror(errno), NULL),
+		job_leave(job,
+			  api_error("INTERNAL_ERROR", strerror(errno), NULL),
 			  NULL);
 		return;
 	}
@@ -474,7 +479,8 @@ void jobs_cancel(struct jobs *j, const char *id)
 	pthread_mutex_lock(&j->lock);
 	job = map_getz(&j->by_id, id);
 	if (job && job->state == JOB_WAITING)
-		job_leave(job, api_error("TASK_CANCELLED", job->id, NULL), NULL);
+		job_leave(job, api_error("TASK_CANCELLED", job->id, NULL),
+			  NULL);
 	else if (job && job->state == JOB_RUNNING)
 		job_abort(job);
 	pthread_mutex_unlock(&j->lock);

@@ -35,7 +35,7 @@ void jobs_stop(struct jobs *j);
 void jobs_submit(struct jobs *j, const struct value *msg);
 void jobs_cancel(struct jobs *j, const char *id);
 
-/* The oldest `done` that was not told yet; the caller's reference. NULL: none. */
+/* The oldest `done` that was not told yet, the caller's reference; or NULL. */
 struct value *jobs_next_done(struct jobs *j);
 /* That one is on its way. */
 void jobs_told(struct jobs *j, const struct value *done);

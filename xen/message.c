@@ -22,18 +22,30 @@ struct form {
 
 static const struct form forms[] = {
 	{ EXEC_TO_EXECUTOR, "hello", { { "protocol", INT }, { "host", STR } } },
-	{ EXEC_TO_EXECUTOR, "job",
-	  { { "id", STR }, { "verb", STR }, { "vm", STR }, { "fence", INT },
+	{ EXEC_TO_EXECUTOR,
+	  "job",
+	  { { "id", STR },
+	    { "verb", STR },
+	    { "vm", STR },
+	    { "fence", INT },
 	    { "params", STRUCT } } },
 	{ EXEC_TO_EXECUTOR, "cancel", { { "id", STR } } },
 	{ EXEC_TO_EXECUTOR, "list", { { NULL, 0 } } },
-	{ EXEC_TO_DAEMON, "state",
+	{ EXEC_TO_DAEMON,
+	  "state",
 	  { { "boot_id", STR }, { "domains", SET }, { "host", STRUCT } } },
-	{ EXEC_TO_DAEMON, "done",
-	  { { "id", STR }, { "vm", STR }, { "ok", BOOL }, { "error", SET },
+	{ EXEC_TO_DAEMON,
+	  "done",
+	  { { "id", STR },
+	    { "vm", STR },
+	    { "ok", BOOL },
+	    { "error", SET },
 	    { "result", STRUCT } } },
-	{ EXEC_TO_DAEMON, "progress", { { "id", STR }, { "progress", FLOAT } } },
-	{ EXEC_TO_DAEMON, "domain",
+	{ EXEC_TO_DAEMON,
+	  "progress",
+	  { { "id", STR }, { "progress", FLOAT } } },
+	{ EXEC_TO_DAEMON,
+	  "domain",
 	  { { "vm", STR }, { "domid", INT }, { "event", STR } } },
 };
 
@@ -84,8 +96,8 @@ static bool has_members(const struct value *v, const struct form_member *m,
 	for (size_t i = 0; i < max && m[i].name; i++) {
 		if (kind_bit(value_get(v, m[i].name)) & m[i].kinds)
 			continue;
-		snprintf(reason, size, "member %s is missing or of a wrong type",
-			 m[i].name);
+		snprintf(reason, size,
+			 "member %s is missing or of a wrong type", m[i].name);
 		return false;
 	}
 	return true;
@@ -154,7 +166,8 @@ bool exec_message_check(enum exec_direction dir, const struct value *v,
 		return false;
 	}
 	if (!texts_valid(v)) {
-		snprintf(reason, size, "%s: a string is not valid text", f->type);
+		snprintf(reason, size, "%s: a string is not valid text",
+			 f->type);
 		return false;
 	}
 	if (!has_members(v, f->members, MAX_MEMBERS, reason, size) ||
@@ -174,7 +187,8 @@ struct value *exec_message_decode(enum exec_direction dir, const void *p,
 	struct reader r = reader_of(p, n);
 
 	if (n > EXEC_MAX_MESSAGE) {
-		snprintf(reason, size, "longer than %d bytes", EXEC_MAX_MESSAGE);
+		snprintf(reason, size, "longer than %d bytes",
+			 EXEC_MAX_MESSAGE);
 		return NULL;
 	}
 	v = value_decode(&r);

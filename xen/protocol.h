@@ -67,10 +67,10 @@
  *   on_shutdown, on_reboot, on_crash, xenstore: map, platform: map,
  *   other_config: map}
  * The simulated Xen reads other_config keys "sim:start_ms", "sim:shutdown_ms",
- * "sim:migrate_ms" (delays), "sim:fail" (a verb that fails with INTERNAL_ERROR),
- * "sim:ignore_shutdown" (a guest that never answers), and "sim:event" (what a
- * guest does by itself: shutdown, reboot, crash, gone) with "sim:event_ms"
- * (after so much running; 1000).
+ * "sim:migrate_ms" (delays), "sim:fail" (a verb that fails with
+ * INTERNAL_ERROR), "sim:ignore_shutdown" (a guest that never answers), and
+ * "sim:event" (what a guest does by itself: shutdown, reboot, crash, gone) with
+ * "sim:event_ms" (after so much running; 1000).
  */
 #ifndef XEN_PROTOCOL_H
 #define XEN_PROTOCOL_H
@@ -86,7 +86,7 @@ struct exec_client_callbacks {
 	void *data;
 	/* Borrowed message, checked for form. */
 	void (*message)(void *data, const struct value *msg);
-	/* The executor went away (reconnects by itself every 200 ms) or came. */
+	/* The executor came, or went away: tried again every 200 ms. */
 	void (*connected)(void *data, bool up);
 };
 

@@ -23,7 +23,8 @@ static bool script_ms(struct xen_call *c, const struct domain_config *cfg,
 	const struct value *v = value_get(cfg->other_config, key);
 	int64_t i = otherwise;
 
-	if (v && (!int_parse(v->s, v->n, &i) || i < 0 || i > SIM_MAX_DELAY_MS)) {
+	if (v &&
+	    (!int_parse(v->s, v->n, &i) || i < 0 || i > SIM_MAX_DELAY_MS)) {
 		xen_fail(c, "INVALID_VALUE", key, value_str(v));
 		return false;
 	}
@@ -139,7 +140,8 @@ int sim_domain_reserve(struct sim *s, struct xen_call *c,
 	int r;
 
 	if (cfg->memory_target > available) {
-		snprintf(needed, sizeof(needed), "%" PRIu64, cfg->memory_target);
+		snprintf(needed, sizeof(needed), "%" PRIu64,
+			 cfg->memory_target);
 		snprintf(have, sizeof(have), "%" PRIu64, available);
 		return xen_fail(c, "HOST_NOT_ENOUGH_FREE_MEMORY", needed, have);
 	}

@@ -139,7 +139,8 @@ struct json_object;
 struct json_object *sim_json_parse(const char *p, size_t n);
 void sim_json_putp(struct json_object **o);
 /* Absent or of another type: false. Strings are copied whole or refused. */
-bool sim_json_str(struct json_object *o, const char *key, char *out, size_t size);
+bool sim_json_str(struct json_object *o, const char *key, char *out,
+		  size_t size);
 bool sim_json_int(struct json_object *o, const char *key, int64_t min,
 		  int64_t max, int64_t *ret);
 void sim_json_add_str(struct json_object *o, const char *key, const char *s);
@@ -179,7 +180,8 @@ int sim_fail_state(struct xen_call *c, const char *expected,
 /* Memory and domid for a new domain of this config, in SIM_BUILDING. */
 int sim_domain_reserve(struct sim *s, struct xen_call *c,
 		       const struct domain_config *cfg,
-		       const struct sim_script *script, struct sim_domain **ret);
+		       const struct sim_script *script,
+		       struct sim_domain **ret);
 
 /* ---- sim_net.c: the simulation's thread: guests' events, arrivals ---- */
 int sim_net_open(struct sim *s);

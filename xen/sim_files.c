@@ -48,7 +48,8 @@ struct json_object *sim_json_parse(const char *p, size_t n)
 	return TAKE_PTR(o);
 }
 
-bool sim_json_str(struct json_object *o, const char *key, char *out, size_t size)
+bool sim_json_str(struct json_object *o, const char *key, char *out,
+		  size_t size)
 {
 	struct json_object *m;
 	size_t n;

@@ -113,7 +113,8 @@ static int listen_open(struct sim_net *net)
 
 	if (!wire_address(net->s->migrate_address, 0, &ss, &bind_len))
 		return -EINVAL;
-	fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
+		    0);
 	if (fd < 0)
 		return -errno;
 	if (bind(fd, (struct sockaddr *)&ss, bind_len) < 0 ||

@@ -402,7 +402,8 @@ int sim_state_open(struct sim *s, bool reboot)
 	list_init(&s->fences_lru);
 	map_init(&s->by_vm);
 	map_init(&s->fences);
-	s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	s->lock_fd =
+		open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (s->lock_fd < 0) {
 		log_error("cannot open %s: %s", path, strerror(errno));
 		return -errno;

@@ -106,7 +106,8 @@ int wire_connect(const struct xen_ticket *to, int abort_fd, int *ret_fd)
 
 	if (!wire_address(to->address, to->port, &ss, &len))
 		return -EINVAL;
-	fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
+		    0);
 	if (fd < 0)
 		return -errno;
 	if (connect(fd, (struct sockaddr *)&ss, len) < 0)
@@ -119,7 +120,8 @@ int wire_connect(const struct xen_ticket *to, int abort_fd, int *ret_fd)
 	return 0;
 }
 
-int wire_send(int fd, int abort_fd, enum wire_type type, const char *p, size_t n)
+int wire_send(int fd, int abort_fd, enum wire_type type, const char *p,
+	      size_t n)
 {
 	_cleanup_(buf_deinit) struct buf b = BUF_INIT;
 	int64_t until = sim_now() + WIRE_TIMEOUT_MS;

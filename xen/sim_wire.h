@@ -18,7 +18,13 @@
 #include "base/buf.h"
 #include "xen/xen_ops.h"
 
-enum wire_type { WIRE_TOKEN = 1, WIRE_OK, WIRE_REFUSED, WIRE_ROUND, WIRE_STATE };
+enum wire_type {
+	WIRE_TOKEN = 1,
+	WIRE_OK,
+	WIRE_REFUSED,
+	WIRE_ROUND,
+	WIRE_STATE,
+};
 
 #define WIRE_HEAD 17
 #define WIRE_MAX_PAYLOAD 65536
@@ -38,7 +44,8 @@ int wire_parse(const struct buf *b, struct wire_frame *ret);
 /* The source's side: wait for the socket, an abort (-ECANCELED) or the end of
  * time (-ETIMEDOUT). */
 int wire_connect(const struct xen_ticket *to, int abort_fd, int *ret_fd);
-int wire_send(int fd, int abort_fd, enum wire_type type, const char *p, size_t n);
+int wire_send(int fd, int abort_fd, enum wire_type type, const char *p,
+	      size_t n);
 /* Waits for one frame; the one before must have been consumed. */
 int wire_recv(int fd, int abort_fd, struct buf *in, struct wire_frame *ret);
 

@@ -24,7 +24,12 @@
 struct xen; /* an open backend, its own type inside */
 
 enum xen_domain_state { XEN_RUNNING, XEN_PAUSED, XEN_SHUTDOWN };
-enum xen_event_kind { XEN_EV_SHUTDOWN, XEN_EV_REBOOT, XEN_EV_CRASH, XEN_EV_GONE };
+enum xen_event_kind {
+	XEN_EV_SHUTDOWN,
+	XEN_EV_REBOOT,
+	XEN_EV_CRASH,
+	XEN_EV_GONE,
+};
 
 /* What a guest did by itself; never the outcome of an operation. */
 struct xen_event {
@@ -105,13 +110,16 @@ struct xen_ops {
 	int (*pause)(struct xen *x, struct xen_call *c);
 	int (*unpause)(struct xen *x, struct xen_call *c);
 	/* Asks the guest; the domain is gone at the end. */
-	int (*clean_shutdown)(struct xen *x, struct xen_call *c, int64_t timeout_ms);
+	int (*clean_shutdown)(struct xen *x, struct xen_call *c,
+			      int64_t timeout_ms);
 	int (*hard_shutdown)(struct xen *x, struct xen_call *c);
 	/* A failure to build leaves the VM halted. Without a domain: start. */
-	int (*clean_reboot)(struct xen *x, struct xen_call *c, int64_t timeout_ms,
-			    const struct domain_config *cfg, uint32_t *ret_domid);
+	int (*clean_reboot)(struct xen *x, struct xen_call *c,
+			    int64_t timeout_ms, const struct domain_config *cfg,
+			    uint32_t *ret_domid);
 	int (*hard_reboot)(struct xen *x, struct xen_call *c,
-			   const struct domain_config *cfg, uint32_t *ret_domid);
+			   const struct domain_config *cfg,
+			   uint32_t *ret_domid);
 	/* image: absolute path; replaced whole, or not at all. */
 	int (*suspend)(struct xen *x, struct xen_call *c, const char *image,
 		       int64_t timeout_ms);

@@ -355,7 +355,7 @@ static const char *state_of(struct host *h, const char *vm)
 	return d ? value_get_str(d, "state") : "none";
 }
 
-static int64_t ticks_of(struct host *h, const char *vm)
+static _unused_ int64_t ticks_of(struct host *h, const char *vm)
 {
 	const struct value *d = domain_now(h, vm);
 

@@ -1,7 +1,8 @@
-/* The executor over its socket: lifecycle, order, fences, crashes, bad input. */
+/* The executor over its socket: lifecycle, order, fences, crashes, doors. */
 #include "tests/unit/executor_host.h"
 
-static const char *const small[] = { "--memory-mib", "256", "--cpus", "4", NULL };
+static const char *const small[] = { "--memory-mib", "256", "--cpus", "4",
+				     NULL };
 
 static struct value *image_params(struct host *h, struct value *config)
 {
@@ -83,12 +84,14 @@ static void test_reboots(void **state)
 			  "domid", 0);
 	host_sleep(h, 60);
 	assert_true(ticks_of(h, VM1) >= 60);
-	b = value_get_int(job_ok(h, "clean_reboot", VM1, with_config(quick(VM1))),
-			  "domid", 0);
+	b = value_get_int(
+		job_ok(h, "clean_reboot", VM1, with_config(quick(VM1))),
+		"domid", 0);
 	assert_true(b != a && b > 0);
 	assert_true(ticks_of(h, VM1) < 60);
-	c = value_get_int(job_ok(h, "hard_reboot", VM1, with_config(quick(VM1))),
-			  "domid", 0);
+	c = value_get_int(
+		job_ok(h, "hard_reboot", VM1, with_config(quick(VM1))), "domid",
+		0);
 	assert_true(c != b && c > 0);
 	job_ok(h, "hard_shutdown", VM1, NULL);
 	/* A reboot that was cut short by a crash goes on from nothing. */
@@ -138,7 +141,7 @@ static void test_image_is_no_weapon(void **state)
 	fputs(text, f);
 	fclose(f);
 	job_ok(h, "start", VM1, with_config(quick(VM1)));
-	/* A file that is no image of this VM is neither replaced nor removed. */
+	/* What is no image of this VM is neither replaced nor removed. */
 	job_bad(h, "suspend", VM1, image_params(h, NULL),
 		"SUSPEND_IMAGE_NOT_ACCESSIBLE");
 	job_ok(h, "resume", VM1, image_params(h, quick(VM1)));
@@ -166,7 +169,8 @@ static void test_image_dir(void **state)
 	job_bad(h, "suspend", VM1, image_params(h, NULL), "INVALID_VALUE");
 	job_bad(h, "suspend", VM1,
 		value_struct_of("image",
-				value_stringz("/nowhere/images/deeper/x"), NULL),
+				value_stringz("/nowhere/images/deeper/x"),
+				NULL),
 		"INVALID_VALUE");
 	/* Allowed, but the folder does not exist. */
 	job_bad(h, "suspend", VM1,
@@ -407,7 +411,8 @@ static void test_cancel(void **state)
 	job_send(h, "wait", "pause", VM1, 1, NULL);
 	host_sleep(h, 100);
 	cancel_send(h, "wait");
-	assert_string_equal(error_at(done_wait(h, "wait"), 0), "TASK_CANCELLED");
+	assert_string_equal(error_at(done_wait(h, "wait"), 0),
+			    "TASK_CANCELLED");
 	cancel_send(h, "unheard-of");
 	cancel_send(h, "run");
 	assert_string_equal(error_at(done_wait(h, "run"), 0), "TASK_CANCELLED");
@@ -420,7 +425,8 @@ static void test_cancel(void **state)
 	job_send(h, "stop", "clean_shutdown", VM1, 1, NULL);
 	host_sleep(h, 50);
 	cancel_send(h, "stop");
-	assert_string_equal(error_at(done_wait(h, "stop"), 0), "TASK_CANCELLED");
+	assert_string_equal(error_at(done_wait(h, "stop"), 0),
+			    "TASK_CANCELLED");
 	assert_string_equal(state_of(h, VM1), "running");
 	host_free(h);
 }
@@ -438,7 +444,8 @@ static void test_same_id(void **state)
 	host_sleep(h, 100);
 	from = h->n_told;
 	assert_int_equal(told_find(h, "done", "a",
-				   (size_t)told_find(h, "done", "a", 0) + 1), -1);
+				   (size_t)told_find(h, "done", "a", 0) + 1),
+			 -1);
 	/* It has ended: the same answer again, and nothing is done. */
 	job_ok(h, "hard_shutdown", VM1, NULL);
 	job_send(h, "a", "start", VM1, 1, with_config(quick(VM1)));

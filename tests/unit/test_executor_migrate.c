@@ -324,7 +324,8 @@ static void test_cancel_send(void **state)
 	job_send(a, "send", "migrate_send", VM1, 1, t);
 	host_sleep(a, 200);
 	cancel_send(a, "send");
-	assert_string_equal(error_at(done_wait(a, "send"), 0), "TASK_CANCELLED");
+	assert_string_equal(error_at(done_wait(a, "send"), 0),
+			    "TASK_CANCELLED");
 	assert_copies(a, "running", b, "paused");
 	end(a, b);
 }
@@ -403,7 +404,8 @@ static void test_peer_without_token(void **state)
 	assert_int_equal(frame_type(fd), WIRE_REFUSED);
 	close(fd);
 	fd = peer(t);
-	assert_int_equal(send(fd, "GET / HTTP/1.0\r\n\r\n", 18, MSG_NOSIGNAL), 18);
+	assert_int_equal(send(fd, "GET / HTTP/1.0\r\n\r\n", 18, MSG_NOSIGNAL),
+			 18);
 	assert_int_equal(frame_type(fd), 0);
 	close(fd);
 	/* The one who has it still comes in. */

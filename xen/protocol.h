@@ -56,7 +56,8 @@
  *   migrate_activate                          -> domid (incoming one unpaused,
  *                                             unless it was paused before)
  *   migrate_abort                             (source: unpaused again if it was
- *                                             ours; incoming copy: destroyed)
+ *                                             ours; incoming copy: destroyed,
+ *                                             refused once it was activated)
  *   migrate_finish                            (source's paused copy destroyed;
  *                                             refused when it was not sent)
  * Until then no other verb but hard_shutdown moves either copy. A VM does not

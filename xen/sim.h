@@ -65,6 +65,7 @@ struct sim_domain {
 	enum xen_event_kind reason;
 	enum sim_migration migration;
 	bool was_paused; /* before the migration began */
+	bool activated;  /* came here by a migration, and was let run */
 	uint64_t memory; /* bytes */
 	uint32_t vcpus;
 	/* Milliseconds that the guest has run: ticks, and while it runs also
@@ -147,6 +148,7 @@ void sim_json_add_str(struct json_object *o, const char *key, const char *s);
 void sim_json_add_int(struct json_object *o, const char *key, int64_t i);
 /* 0 or negative errno; -E2BIG, -EINVAL (not a regular file). */
 int sim_file_read(const char *path, size_t max, struct buf *ret);
+/* Also 1: replaced, but a power failure may bring the old one back. */
 int sim_file_replace(const char *path, const char *text, size_t n);
 
 /* What travels of a guest, in an image or over the wire. */

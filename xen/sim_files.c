@@ -169,7 +169,7 @@ int sim_file_replace(const char *path, const char *text, size_t n)
 		unlink(tmp);
 		return r;
 	}
-	return folder_sync(path);
+	return folder_sync(path) < 0 ? 1 : 0;
 }
 
 struct json_object *sim_guest_json(const struct sim_domain *d)
@@ -220,7 +220,8 @@ int sim_image_write(const char *path, const struct sim_domain *d)
 	if (r < 0 && r != -ENOENT)
 		return r;
 	xassert(text);
-	return sim_file_replace(path, text, strlen(text));
+	r = sim_file_replace(path, text, strlen(text));
+	return r > 0 ? -EIO : r;
 }
 
 int sim_image_read(const char *path, const char *vm, struct sim_guest *ret)

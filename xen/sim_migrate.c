@@ -362,6 +362,7 @@ static int send_check(struct transfer *t, bool *ret_home, bool *ret_done)
 		r = sim_fail_state(t->c, "running", d);
 	} else {
 		*ret_home = d->migration == SIM_HOME;
+		d->activated = false; /* of an earlier migration, ended */
 		t->script = d->script;
 	}
 	pthread_mutex_unlock(&s->lock);
@@ -409,6 +410,7 @@ static int activate_locked(struct sim *s, struct xen_call *c,
 		return r;
 	before = *d;
 	d->migration = SIM_HOME;
+	d->activated = true;
 	d->token[0] = '\0';
 	sim_set_state(d, d->was_paused ? SIM_PAUSED : SIM_RUNNING);
 	return save_or_restore(s, d, &before);
@@ -431,6 +433,10 @@ static int abort_locked(struct sim *s, struct xen_call *c)
 	struct sim_domain *d = sim_find(s, c->vm);
 	int r;
 
+	/* Whoever hears that the copy is gone wakes the source's up. */
+	if (d && d->activated)
+		return xen_fail(c, "VM_MIGRATE_FAILED", c->vm, "", s->host_uuid,
+				"the copy here was activated");
 	if (!d || d->migration == SIM_HOME)
 		return 0;
 	r = sim_scripted(c, &d->script, "migrate_abort");

@@ -183,6 +183,7 @@ static struct json_object *domain_json(const struct sim_domain *d)
 	sim_json_add_int(o, "state", d->state);
 	sim_json_add_int(o, "reason", d->reason);
 	sim_json_add_int(o, "migration", d->migration);
+	sim_json_add_int(o, "activated", d->activated);
 	/* ticks are those up to now, so the guest runs on from now. */
 	sim_json_add_int(o, "since_ms", sim_now());
 	sim_json_add_str(o, "token", d->token);
@@ -258,7 +259,10 @@ int sim_state_save(struct sim *s)
 	r = sim_file_replace(path, text, strlen(text));
 	if (r < 0)
 		log_error("cannot write %s: %s", path, strerror(-r));
-	return r;
+	if (r > 0)
+		log_warn("cannot make sure of %s", path);
+	/* Domains do not outlive a power failure anyway. */
+	return MIN(r, 0);
 }
 
 static bool load_script(struct json_object *o, struct sim_script *p)
@@ -284,13 +288,14 @@ static bool load_script(struct json_object *o, struct sim_script *p)
 
 static bool load_fields(struct json_object *o, struct sim_domain *d)
 {
-	int64_t domid, state, reason, migration;
+	int64_t domid, state, reason, migration, activated;
 
 	if (!sim_json_str(o, "name", d->name, sizeof(d->name)) ||
 	    !sim_json_int(o, "domid", 1, SIM_MAX_DOMID, &domid) ||
 	    !sim_json_int(o, "state", SIM_RUNNING, SIM_SHUTDOWN, &state) ||
 	    !sim_json_int(o, "reason", 0, XEN_EV_GONE, &reason) ||
 	    !sim_json_int(o, "migration", 0, SIM_ARRIVED, &migration) ||
+	    !sim_json_int(o, "activated", 0, 1, &activated) ||
 	    !sim_json_int(o, "since_ms", 0, INT64_MAX / 2, &d->since_ms) ||
 	    !sim_json_str(o, "token", d->token, sizeof(d->token)) ||
 	    !load_script(o, &d->script))
@@ -299,6 +304,7 @@ static bool load_fields(struct json_object *o, struct sim_domain *d)
 	d->state = (enum sim_state)state;
 	d->reason = (enum xen_event_kind)reason;
 	d->migration = (enum sim_migration)migration;
+	d->activated = activated;
 	/* Nobody listens for it any more. */
 	if (d->migration == SIM_EXPECTED)
 		d->token[0] = '\0';

@@ -135,6 +135,8 @@ struct xen_ops {
 			    const struct xen_ticket *to);
 	int (*migrate_activate)(struct xen *x, struct xen_call *c,
 				uint32_t *ret_domid);
+	/* Fails for a copy that was activated here: were its end reported, the
+	 * source's copy would be let run beside it. */
 	int (*migrate_abort)(struct xen *x, struct xen_call *c);
 	int (*migrate_finish)(struct xen *x, struct xen_call *c);
 

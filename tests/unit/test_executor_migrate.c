@@ -81,8 +81,9 @@ static void test_migrate(void **state)
 	host_sleep(b, 50);
 	arrived = ticks_of(b, VM1);
 	assert_true(arrived >= sent + 50);
-	/* Too late for an abort on either side. */
-	job_ok(b, "migrate_abort", VM1, NULL);
+	/* Too late for an abort on either side, and nobody may believe that
+	 * the copy that runs is gone. */
+	job_bad(b, "migrate_abort", VM1, NULL, "VM_MIGRATE_FAILED");
 	job_ok(a, "migrate_abort", VM1, NULL);
 	assert_copies(a, "none", b, "running");
 	end(a, b);
@@ -97,7 +98,17 @@ static void test_there_and_back(void **state)
 	job_ok(a, "migrate_send", VM1, t);
 	job_ok(b, "migrate_activate", VM1, NULL);
 	job_ok(a, "migrate_finish", VM1, NULL);
+	host_stop(b, SIGKILL);
+	host_start(b, small);
+	job_bad(b, "migrate_abort", VM1, NULL, "VM_MIGRATE_FAILED");
 	last = ticks_of(b, VM1);
+	t = receive(a, quick(VM1));
+	/* As a source it is like any other. */
+	job_ok(b, "migrate_send", VM1, value_ref(t));
+	job_ok(b, "migrate_abort", VM1, NULL);
+	job_ok(b, "migrate_abort", VM1, NULL);
+	assert_copies(a, "paused", b, "running");
+	value_unref(t);
 	t = receive(a, quick(VM1));
 	job_ok(b, "migrate_send", VM1, t);
 	job_ok(a, "migrate_activate", VM1, NULL);

@@ -3,6 +3,8 @@ noinst_LIBRARIES += pool/libpool.a
 pool_libpool_a_SOURCES = \
 	pool/core.h \
 	pool/credential.c \
+	pool/dbsync.c \
+	pool/dbsync_rows.c \
 	pool/error.c \
 	pool/event.c pool/event.h \
 	pool/event_from.c \
@@ -10,11 +12,17 @@ pool_libpool_a_SOURCES = \
 	pool/event_subs.c \
 	pool/generic.c \
 	pool/handlers.c \
+	pool/host.c \
+	pool/host_live.c \
 	pool/job.c pool/job.h \
 	pool/job_config.c \
 	pool/job_end.c \
+	pool/job_leader.c \
 	pool/job_migrate.c \
 	pool/job_step.c \
+	pool/member.c \
+	pool/member_calls.c pool/member_calls.h \
+	pool/member_join.c \
 	pool/message.c \
 	pool/placement.c \
 	pool/plugin.c \
@@ -41,6 +49,7 @@ pool_libpool_a_SOURCES = \
 	pool/vm_memory.c \
 	pool/vm_ops.c \
 	pool/vm_query.c \
+	pool/vm_reconcile.c \
 	pool/vm_state.c \
 	pool/where.c
 

@@ -176,7 +176,7 @@ static struct value *rule_power_state(const struct check *c)
 {
 	bool control = record_bool(c->vm, F_VM_is_control_domain);
 	unsigned states = control ? c->op->control_states : c->op->states;
-	char expected[64] = "";
+	_cleanup_(buf_deinit) struct buf expected = BUF_INIT;
 
 	/* A snapshot of a suspended VM (a checkpoint) may be copied. */
 	if (record_bool(c->vm, F_VM_is_a_snapshot) &&
@@ -187,11 +187,10 @@ static struct value *rule_power_state(const struct check *c)
 	for (unsigned bit = HALTED; bit <= SUSPENDED; bit <<= 1) {
 		if (!(states & bit))
 			continue;
-		if (*expected)
-			strcat(expected, ", ");
-		strcat(expected, state_name(bit));
+		buf_puts(&expected, expected.len ? ", " : "");
+		buf_puts(&expected, state_name(bit));
 	}
-	return vm_bad_power_state(c->vm, expected);
+	return vm_bad_power_state(c->vm, buf_cstr(&expected));
 }
 
 static bool one_of(const char *s, const char *const *list)

@@ -470,7 +470,7 @@ static void stop(struct daemon *d, int exit_code)
 	d->stopping = true;
 	d->exit_code = exit_code;
 	uv_timer_stop(&d->wake);
-	front_stop(d->front);
+	front_stop(TAKE_PTR(d->front));
 	exec_client_close(d->exec);
 	d->exec = NULL;
 	db_close(d->db, on_db_closed, d);

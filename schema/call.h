@@ -15,7 +15,7 @@ struct call_origin {
 	bool consistent_local; /* asked for a read of the local copy */
 };
 
-#define CALL_MAX_ARGS 24
+#define CALL_MAX_ARGS 32
 
 struct call {
 	const struct method_def *method; /* NULL: unknown (see name) */

@@ -1,27 +1,61 @@
 UNIT_TESTS = \
 	tests/unit/test_base \
+	tests/unit/test_db \
+	tests/unit/test_db_random \
+	tests/unit/test_dispatch \
 	tests/unit/test_executor \
+	tests/unit/test_executor_limits \
+	tests/unit/test_executor_migrate \
 	tests/unit/test_http \
 	tests/unit/test_image \
+	tests/unit/test_jsonrpc \
+	tests/unit/test_link \
+	tests/unit/test_pool_event \
+	tests/unit/test_pool_generic \
 	tests/unit/test_pool_session \
+	tests/unit/test_pool_task \
+	tests/unit/test_pool_where \
 	tests/unit/test_schema \
 	tests/unit/test_store \
 	tests/unit/test_store_random \
 	tests/unit/test_txn \
 	tests/unit/test_value \
 	tests/unit/test_xmlrpc
-check_PROGRAMS += $(UNIT_TESTS) tests/schema/dump_schema tests/wire/front_echo
+check_PROGRAMS += $(UNIT_TESTS) tests/schema/dump_schema tests/wire/front_echo \
+	tests/unit/bench_db
 
 tests_unit_test_base_SOURCES = tests/unit/test_base.c
 tests_unit_test_base_LDADD = $(BASE) $(BASE_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_db_SOURCES = tests/unit/test_db.c
+tests_unit_test_db_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_db_random_SOURCES = tests/unit/test_db_random.c
+tests_unit_test_db_random_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_dispatch_SOURCES = tests/unit/test_dispatch.c
+tests_unit_test_dispatch_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_executor_SOURCES = tests/unit/test_executor.c
 tests_unit_test_executor_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_executor_limits_SOURCES = tests/unit/test_executor_limits.c
+tests_unit_test_executor_limits_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_executor_migrate_SOURCES = tests/unit/test_executor_migrate.c
+tests_unit_test_executor_migrate_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_http_SOURCES = tests/unit/test_http.c
 tests_unit_test_http_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_image_SOURCES = tests/unit/test_image.c
 tests_unit_test_image_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_jsonrpc_SOURCES = tests/unit/test_jsonrpc.c
+tests_unit_test_jsonrpc_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_link_SOURCES = tests/unit/test_link.c
+tests_unit_test_link_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_pool_event_SOURCES = tests/unit/test_pool_event.c
+tests_unit_test_pool_event_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_pool_generic_SOURCES = tests/unit/test_pool_generic.c
+tests_unit_test_pool_generic_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_pool_session_SOURCES = tests/unit/test_pool_session.c
 tests_unit_test_pool_session_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_pool_task_SOURCES = tests/unit/test_pool_task.c
+tests_unit_test_pool_task_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_pool_where_SOURCES = tests/unit/test_pool_where.c
+tests_unit_test_pool_where_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_schema_SOURCES = tests/unit/test_schema.c
 tests_unit_test_schema_LDADD = $(SCHEMA) $(SCHEMA_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_store_SOURCES = tests/unit/test_store.c
@@ -34,6 +68,8 @@ tests_unit_test_value_SOURCES = tests/unit/test_value.c
 tests_unit_test_value_LDADD = $(SCHEMA) $(SCHEMA_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_xmlrpc_SOURCES = tests/unit/test_xmlrpc.c
 tests_unit_test_xmlrpc_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
+tests_unit_bench_db_SOURCES = tests/unit/bench_db.c
+tests_unit_bench_db_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
 
 tests_schema_dump_schema_SOURCES = tests/schema/dump_schema.c
 tests_schema_dump_schema_LDADD = $(SCHEMA) $(SCHEMA_LIBS)
@@ -50,7 +86,7 @@ TEST_EXTENSIONS = .py
 PY_LOG_COMPILER = $(PYTHON)
 TESTS = $(UNIT_TESTS) tests/check_layers.py tests/check_style.py \
 	tests/check_lists.py tests/check_schema.py tests/wire/test_front.py
-EXTRA_DIST += tests/unit/executor_host.h tests/unit/pool_calls.h tests/unit/pool_help.h tests/unit/store_help.h
+EXTRA_DIST += tests/unit/db_help.h tests/unit/executor_host.h tests/unit/pool_calls.h tests/unit/pool_help.h tests/unit/store_help.h
 EXTRA_DIST += tests/run.py tests/check_layers.py tests/check_style.py \
 	tests/check_lists.py tests/check_schema.py \
 	tests/schema/check_facts.py tests/schema/alerts.tsv \

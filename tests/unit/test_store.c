@@ -636,16 +636,18 @@ static void test_names(void **state)
 static void assert_order(const struct store *s, const char *expected)
 {
 	struct record *last = NULL;
-	char text[64] = "";
+	_cleanup_(buf_deinit) struct buf b = BUF_INIT;
+	const char *text;
 
 	for (struct record *r = store_first(s, CLASS_VM); r;
 	     r = store_next(s, r)) {
-		strcat(text, value_str(r->ref));
+		buf_puts(&b, value_str(r->ref));
 		last = r;
 	}
+	text = buf_cstr(&b);
 	assert_string_equal(text, expected);
 	assert_ptr_equal(store_last(s, CLASS_VM), last);
-	for (size_t i = strlen(text); i > 0; last = store_prev(s, last))
+	for (size_t i = b.len; i > 0; last = store_prev(s, last))
 		assert_int_equal(value_str(last->ref)[0], text[--i]);
 	assert_null(last);
 }

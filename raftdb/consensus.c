@@ -314,6 +314,9 @@ void consensus_get(struct consensus *c, struct consensus_state *ret)
 		.configuration_index = MAX(r->configuration_committed_index,
 					   r->configuration_uncommitted_index),
 	};
+	/* libraft says 0 while it hands over, but until then we lead. */
+	if (ret->is_leader)
+		ret->leader_id = r->id;
 	ret->transferring = ret->is_leader && raft_transferee(r) != 0;
 }
 
@@ -325,7 +328,8 @@ unsigned consensus_members(struct consensus *c, struct consensus_member *ret,
 
 	for (unsigned i = 0; i < n; i++) {
 		ret[i].id = conf->servers[i].id;
-		ret[i].address = conf->servers[i].address;
+		snprintf(ret[i].address, sizeof ret[i].address, "%s",
+			 conf->servers[i].address);
 		ret[i].role = role_of(conf->servers[i].role);
 	}
 	return n;

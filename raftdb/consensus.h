@@ -84,7 +84,7 @@ void consensus_snapshot(struct consensus *c, unsigned trailing);
 
 struct consensus_member {
 	uint64_t id;
-	const char *address; /* borrowed until the configuration changes */
+	char address[64]; /* a copy: libraft replaces its own at any snapshot */
 	enum db_role role;
 };
 unsigned consensus_members(struct consensus *c, struct consensus_member *ret,

@@ -348,10 +348,10 @@ class LocalPool:
                         for s in (m.status() for m in self.members)]
                 if len(set(seen)) == 1:
                     return seen[0]
-            except BROKEN + (ApiError, KeyError):
-                pass
+            except BROKEN + (ApiError, KeyError) as e:
+                seen = e
             time.sleep(0.1)
-        raise RuntimeError(f"members differ: {seen}")
+        raise RuntimeError(f"members differ: {seen!r}")
 
     def stop(self):
         for m in self.members:

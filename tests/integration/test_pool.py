@@ -26,7 +26,7 @@ class Pool(PoolCase):
             self.assertEqual(len(pools), 1)
             master = next(iter(pools.values()))["master"]
             self.assertEqual(hosts[master]["address"], leader.address)
-            self.assertEqual(c.session.get_this_host(c.session), m.host_ref(c))
+            self.assertEqual(c.call("session.get_this_host", c.session), m.host_ref(c))
             status = m.status(c)
             self.assertEqual([x["role"] for x in status["members"]], ["voter"] * 3)
             self.assertEqual(len(c.SR.get_all()), len(set(c.SR.get_all())))

@@ -283,7 +283,8 @@ class Vm(PoolCase):
         record = c.task.get_record(task)
         self.assertEqual((record["status"], record["name_label"], record["type"]),
                          ("pending", "Async.VM.start", "<none/>"))
-        self.assertEqual(c.VM.get_current_operations(vm), {task: "start"})
+        seen = wait_for(lambda: c.VM.get_current_operations(vm), 5, "the operation shows")
+        self.assertEqual(seen, {task: "start"})
         self.assertEqual(c.VM.get_allowed_operations(vm).count("start"), 0)
         self.assertEqual(c.wait_task(task), "<value></value>")
         record = c.task.get_record(task)

@@ -259,6 +259,8 @@ static void compare(struct db *db, struct peer *p)
 	p->digest_known = false;
 	differs = d->generation != p->generation ||
 		  d->digest.lo != p->digest.lo || d->digest.hi != p->digest.hi;
+	if (differs)
+		db->n_differences++;
 	if (differs && !p->digest_differs)
 		log_error("state differs from that of member %016llx at log "
 			  "index %llu: generation %llu here, %llu there",

@@ -289,6 +289,7 @@ int snaps_restore(void *data, const char *p, size_t n)
 	}
 	db->snaps.index = index;
 	db->snaps.bytes_since = 0;
+	db->n_digests = 0; /* nothing is known of what was jumped over */
 	members_note_digest(db, index);
 	txns_restored(db,
 		      n_ids + (db->n_txns - before) >= STORE_REMEMBERED_IDS);

@@ -42,6 +42,7 @@ struct pool {
 	char dir[64];
 	struct node nodes[NODES];
 	bool trusted[NODES]; /* by everybody */
+	bool cut[NODES][NODES]; /* but not by this one: no connection */
 };
 
 /* --- certificates --- */
@@ -85,6 +86,7 @@ static const struct db_member *node_trusted(void *data, const char *fingerprint)
 
 	for (int i = 0; i < NODES; i++)
 		if (n->pool->trusted[i] &&
+		    !n->pool->cut[n - n->pool->nodes][i] &&
 		    strcmp(n->pool->nodes[i].me.fingerprint, fingerprint) == 0)
 			return &n->pool->nodes[i].me;
 	return NULL;
@@ -163,8 +165,8 @@ static void pool_init_node(struct pool *p, int i)
 	assert_int_equal(mkdir(n->dir, 0700), 0);
 	snprintf(n->me.address, sizeof n->me.address, "127.0.0.%d:18%03d", i + 1,
 		 (int)(getpid() % 1000));
-	snprintf(n->me.uuid, sizeof n->me.uuid,
-		 "0000000%d-0000-0000-0000-00000000000%d", i + 1, i + 1);
+	memcpy(n->me.uuid, "00000000-0000-0000-0000-000000000000", UUID_LEN + 1);
+	n->me.uuid[7] = n->me.uuid[35] = (char)('1' + i);
 	n->me.id = db_id_of_uuid(n->me.uuid);
 	make_certificate(n);
 	n->cfg = (struct db_config){

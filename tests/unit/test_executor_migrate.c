@@ -424,6 +424,44 @@ static void test_peer_without_token(void **state)
 	end(a, b);
 }
 
+/* A guest that would be welcome. */
+#define GOOD_STATE                                                      \
+	"{\"format\":\"xenpool simulated guest 1\",\"vm\":\"" VM1    \
+	"\",\"memory\":67108864,\"vcpus\":1,\"ticks\":777,"         \
+	"\"was_paused\":0}"
+
+static void test_peer_with_used_token(void **state)
+{
+	struct host *b = host_new(small);
+	struct value *t = receive(b, quick(VM1)), *u;
+	int first, second;
+
+	/* Another guest keeps the door open. */
+	job_ok(b, "migrate_receive", VM2, with_config(quick(VM2)));
+	first = peer(t);
+	frame_send(first, WIRE_TOKEN, value_get_str(t, "token"));
+	assert_int_equal(frame_type(first), WIRE_OK);
+	second = peer(t);
+	frame_send(second, WIRE_TOKEN, value_get_str(t, "token"));
+	assert_int_equal(frame_type(second), WIRE_REFUSED);
+	close(second);
+	/* Expected anew, so the first one comes too late. */
+	u = receive(b, quick(VM1));
+	frame_send(first, WIRE_STATE, GOOD_STATE);
+	assert_int_equal(frame_type(first), WIRE_REFUSED);
+	close(first);
+	first = peer(u);
+	frame_send(first, WIRE_TOKEN, value_get_str(u, "token"));
+	assert_int_equal(frame_type(first), WIRE_OK);
+	frame_send(first, WIRE_STATE, GOOD_STATE);
+	assert_int_equal(frame_type(first), WIRE_OK);
+	close(first);
+	assert_int_equal(ticks_of(b, VM1), 777);
+	value_unref(t);
+	value_unref(u);
+	host_free(b);
+}
+
 static void test_peer_with_bad_state(void **state)
 {
 	static const char *const states[] = {
@@ -609,6 +647,7 @@ int main(void)
 		cmocka_unit_test(test_cancel_send),
 		cmocka_unit_test(test_paused_guest_stays_paused),
 		cmocka_unit_test(test_peer_without_token),
+		cmocka_unit_test(test_peer_with_used_token),
 		cmocka_unit_test(test_peer_with_bad_state),
 		cmocka_unit_test(test_peer_with_damaged_frame),
 		cmocka_unit_test(test_no_answer_to_the_state),

@@ -1,2 +1,5 @@
+dist_man_MANS += docs/man/poolbench.1 docs/man/xenpool-executor.8 \
+	docs/man/xenpoold.8
+
 EXTRA_DIST += docs/architecture.md docs/consistency.md docs/decisions.md \
 	docs/formats.md docs/performance.md docs/schema.md docs/wire.md

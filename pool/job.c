@@ -122,14 +122,25 @@ static struct value *done_ok(void)
 struct commit {
 	struct pool *p;
 	char ref[REF_LEN + 1], id[128];
+	bool failed;
 };
+
+/* A failure may have left the domain in another state than the row says. */
+static void ask_for_state(struct pool *p)
+{
+	struct value *msg = value_struct_of("type", value_stringz("list"), NULL);
+
+	p->hooks.executor_send(p->hooks.data, msg);
+	value_unref(msg);
+}
 
 static void on_committed(void *data, int error, struct txn_result result)
 {
 	struct commit *c = data;
 	struct pool *p = c->p;
-	struct run *run = run_get(p, c->ref);
+	struct run *run = p->jobs ? run_get(p, c->ref) : NULL;
 	bool again = error < 0 || result.status != TXN_OK;
+	bool failed = c->failed;
 
 	if (run && !strcmp(run->id, c->id))
 		run->committing = false;
@@ -137,8 +148,10 @@ static void on_committed(void *data, int error, struct txn_result result)
 		log_error("a job's result does not fit: status %d, item %u",
 			  (int)result.status, result.item);
 	free(c);
-	if (!again || p->jobs->scanning)
+	if (!p->jobs)
 		return;
+	if (!again && failed)
+		ask_for_state(p);
 	/* A conflict is tried again at once, on what is there now. */
 	if (error == 0 && result.status == TXN_CONFLICT)
 		pool_timer_arm(p, &p->jobs->timer, 0);
@@ -155,6 +168,7 @@ static void commit(struct pool *p, struct run *run, struct record *job)
 	c->p = p;
 	strcpy(c->ref, run->ref);
 	strcpy(c->id, run->id);
+	c->failed = !good;
 	run->committing = true;
 	job_end_step(p, job, good ? value_get(done, "result") : NULL,
 		     good ? NULL : error, on_committed, c);

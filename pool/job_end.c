@@ -167,7 +167,8 @@ void job_raise_fence(struct job_end *e, const char *host_ref)
 	}
 }
 
-/* The executor knows VMs by uuid and jobs by id; callers by reference. */
+/* The executor knows VMs by uuid and jobs by id; callers by reference. Its own
+ * codes are no business of theirs. */
 struct value *job_error(const struct job_end *e)
 {
 	const struct value *error = e->error;
@@ -177,8 +178,9 @@ struct value *job_error(const struct job_end *e)
 	if (error_is(error, "TASK_CANCELLED"))
 		return api_error("TASK_CANCELLED",
 				 record_str(e->job, F_job_task), NULL);
-	if (strncmp(value_str(error->items[0]), "VM_", 3) != 0)
-		return value_ref(error);
+	if (error_is(error, "FENCED"))
+		return api_error("INTERNAL_ERROR",
+				 "the host has seen a newer job of this VM", NULL);
 	v = value_set_new(error->n);
 	for (uint32_t i = 0; i < error->n; i++)
 		v->items[i] = value_is_str(error->items[i], uuid) ?

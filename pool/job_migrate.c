@@ -68,29 +68,37 @@ static struct value *no_params(const struct pool *p, const struct record *job,
 
 /* ---- ends ---- */
 
-/* What a caller gets: cancellation and shortage as they are, all else with the
- * three that took part. */
+static void error_text(struct buf *b, const struct value *error)
+{
+	if (error_is(error, "VM_MIGRATE_FAILED")) {
+		buf_puts(b, value_str(error->items[error->n - 1]));
+		return;
+	}
+	for (uint32_t i = 0; i < error->n; i++)
+		buf_printf(b, "%s%s", i ? ": " : "",
+			   value_str(error->items[i]));
+}
+
+/* What a caller gets: some errors as they are, all else with the three that
+ * took part. */
 static struct value *migrate_error(const struct job_end *e)
 {
+	static const char *const as_it_is[] = {
+		"TASK_CANCELLED", "HOST_NOT_ENOUGH_FREE_MEMORY", "HOST_OFFLINE",
+		"VM_MIGRATE_CONTACT_REMOTE_SERVICE_FAILED",
+	};
 	const struct record *from = job_host(e, F_job_source);
 	const struct record *to = job_host(e, F_job_destination);
-	struct buf text = BUF_INIT;
-	struct value *error;
+	_cleanup_(buf_deinit) struct buf text = BUF_INIT;
 
-	if (error_is(e->error, "TASK_CANCELLED") ||
-	    error_is(e->error, "HOST_NOT_ENOUGH_FREE_MEMORY") ||
-	    error_is(e->error, "HOST_OFFLINE") ||
-	    !strncmp(value_str(e->error->items[0]), "VM_", 3))
-		return job_error(e);
-	for (uint32_t i = 0; i < e->error->n; i++)
-		buf_printf(&text, "%s%s", i ? ": " : "",
-			   value_str(e->error->items[i]));
-	error = api_error("VM_MIGRATE_FAILED", record_str(e->vm.now, F_VM_uuid),
-			  from ? record_str(from, F_host_uuid) : "",
-			  to ? record_str(to, F_host_uuid) : "",
-			  buf_cstr(&text), NULL);
-	buf_deinit(&text);
-	return error;
+	for (size_t i = 0; i < ARRAY_LEN(as_it_is); i++)
+		if (error_is(e->error, as_it_is[i]))
+			return job_error(e);
+	error_text(&text, e->error);
+	return api_error("VM_MIGRATE_FAILED", record_str(e->vm.now, F_VM_uuid),
+			 from ? record_str(from, F_host_uuid) : "",
+			 to ? record_str(to, F_host_uuid) : "",
+			 buf_cstr(&text), NULL);
 }
 
 static void receive_done(struct job_end *e)
@@ -199,11 +207,15 @@ void job_migrate_abort(struct job_end *e, struct value *takes_error)
 	abort_with(e, takes_error, "abort_destination");
 }
 
-/* Nobody knows whether the copy lives: neither may run. */
+/* Nobody knows whether the copy lives, so the source's must not: the VM stays
+ * bound to the destination, whose host finds out what has become of it. */
 static void undo_failed(struct job_end *e)
 {
-	vm_becomes_halted(e->p, &e->vm);
-	job_message(e, "VM_CRASHED");
+	struct record *to = job_host(e, F_job_destination);
+
+	if (to)
+		vm_moves_to(e->p, &e->vm, to, domid_param(e->job, "domid"));
+	job_raise_fence(e, record_str(e->job, F_job_destination));
 	job_next(e, "finish", record_str(e->job, F_job_source));
 }
 

@@ -171,6 +171,13 @@ static void adopt(struct pool *p, struct record *vm, const struct value *dom)
 	pool_submit(p, t, NULL, NULL);
 }
 
+static const char *reason_of(const struct value *dom)
+{
+	const char *reason = value_get_str(dom, "reason");
+
+	return *reason ? reason : "shutdown";
+}
+
 /* ---- finding the differences; act says whether to do something too ---- */
 
 static bool check_resident(struct pool *p, struct record *vm,
@@ -184,7 +191,7 @@ static bool check_resident(struct pool *p, struct record *vm,
 			start_own_job(p, vm, "hard_shutdown", "host");
 	} else if (dom_is(dom, "shutdown") && !paused) {
 		if (act)
-			follow_event(p, vm, "shutdown");
+			follow_event(p, vm, reason_of(dom));
 	} else if (dom_is(dom, "shutdown")) {
 		return false;
 	} else if (domid != record_int(vm, F_VM_domid)) {

@@ -232,10 +232,12 @@ void members_cancel(struct db *db);
 void members_on_ping(struct db *db, struct peer *from, struct reader *r);
 void members_note_digest(struct db *db, uint64_t index);
 
-/* raftdb/db_disk.c */
+/* raftdb/db_folder.c */
 int disk_lock(const char *dir, int *ret_fd);
 bool disk_has_state(const char *raft_dir);
 int disk_make_dir(const char *path);
+bool disk_room(const char *dir, uint64_t *ret_bytes); /* false: cannot tell */
+
 void disk_tick(struct db *db, int64_t now);
 
 #endif

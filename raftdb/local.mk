@@ -3,6 +3,7 @@ raftdb_libraftdb_a_SOURCES = \
 	raftdb/consensus.c raftdb/consensus.h \
 	raftdb/db.c raftdb/db.h \
 	raftdb/db_disk.c \
+	raftdb/db_folder.c \
 	raftdb/db_impl.h \
 	raftdb/db_members.c \
 	raftdb/db_reads.c \

@@ -360,16 +360,28 @@ void vm_pool_migrate(struct req *r)
 
 /* ---- by decree ---- */
 
-static bool domain_is_here(const struct pool *p, const struct record *vm)
+static bool is_listed(const struct value *state, const struct record *vm)
 {
-	const struct value *state = p->hosts ? p->hosts->exec_state : NULL;
-	const struct value *domains = state ? value_get(state, "domains") : NULL;
+	const struct value *domains = value_get(state, "domains");
 
-	for (uint32_t i = 0; domains && i < domains->n; i++)
+	for (uint32_t i = 0; i < domains->n; i++)
 		if (!strcmp(value_get_str(domains->items[i], "vm"),
 			    record_str(vm, F_VM_uuid)))
 			return true;
 	return false;
+}
+
+/* When in doubt it is; asking makes the next call know. */
+static bool domain_is_here(const struct pool *p, const struct record *vm)
+{
+	struct value *msg;
+
+	if (p->hosts->exec_state && p->hosts->state_is_fresh)
+		return is_listed(p->hosts->exec_state, vm);
+	msg = value_struct_of("type", value_stringz("list"), NULL);
+	p->hooks.executor_send(p->hooks.data, msg);
+	value_unref(msg);
+	return true;
 }
 
 static struct value *reset_error(const struct pool *p, const struct record *vm)

@@ -53,7 +53,7 @@ struct sim_host {
 	char done_ids[64][128];  /* what has been answered lately */
 	struct value *done[64];
 	size_t n_done;
-	int64_t wake_ms;
+	int64_t wake_ms, heard_ms;
 	const char *boot_id;
 	unsigned verbs;          /* carried out */
 };
@@ -435,7 +435,7 @@ static bool hook_member_alive(void *data, uint64_t id, int64_t within_ms)
 {
 	struct sim_host *h = host_of_id(id);
 
-	return h && h->pool && !h->cut;
+	return h && w.mono_ms - h->heard_ms <= within_ms;
 }
 
 static void hook_become_member(void *data, const struct value *members)
@@ -530,6 +530,9 @@ static inline void world_run(void)
 static inline void world_advance(int64_t ms)
 {
 	for (int64_t t = 0; t < ms; t += 500) {
+		for (int k = 0; k < w.n; k++)
+			if (w.h[k].pool && !w.h[k].cut)
+				w.h[k].heard_ms = w.mono_ms;
 		w.mono_ms += 500;
 		w.wall_ms += 500;
 		for (int k = 0; k < w.n; k++)

@@ -196,8 +196,7 @@ static bool has_message(const char *name)
 
 static void test_life(void **state)
 {
-	char vm[REF_LEN + 1];
-	const char *metrics;
+	char vm[REF_LEN + 1], metrics[REF_LEN + 1];
 	int64_t domid;
 
 	make_vm(vm, "life");
@@ -206,7 +205,7 @@ static void test_life(void **state)
 	assert_text(vm, F_VM_resident_on, w.h[0].ref);
 	domid = record_int(row(vm), F_VM_domid);
 	assert_true(domid > 0);
-	metrics = text_of(vm, F_VM_metrics);
+	strcpy(metrics, text_of(vm, F_VM_metrics));
 	assert_text(metrics, F_VM_metrics_current_domain_type, "pvh");
 	assert_int_equal(record_int(row(metrics), F_VM_metrics_memory_actual),
 			 512 * MIB);

@@ -36,6 +36,26 @@ int image_column_bind(sqlite3_stmt *st, int column, const struct type *t,
 struct value *image_column_read(sqlite3_stmt *st, int column,
 				const struct type *t);
 
+/* What pool.db shares with the image: the tables of classes. */
+void image_table_sql(const struct class_def *c, struct buf *sql);
+/* A statement that inserts a record as the newest row of its table, in place
+ * of the one with the same ref. SQLite's results. */
+int image_prepare_insert(sqlite3 *db, const struct class_def *c,
+			 sqlite3_stmt **ret);
+int image_insert_record(sqlite3_stmt *st, const struct record *r,
+			struct buf *scratch);
+
+/* Records of a class's table in the order of their last change: all, or those
+ * whose column has this text. The column's name is the caller's own. */
+struct image_rows;
+int image_rows_open(sqlite3 *db, const struct class_def *c, const char *column,
+		    const char *value, struct image_rows **ret,
+		    struct image_reason *why);
+/* 1 and a record (the caller's), 0 at the end, or a negative errno. */
+int image_rows_next(struct image_rows *rows, struct record **ret,
+		    struct image_reason *why);
+void image_rows_freep(struct image_rows **rows);
+
 /* Fills an empty database. SQLITE_OK or SQLite's error. */
 int image_write_tables(sqlite3 *db, const struct store_view *v);
 /* Reads all tables into v, which is fresh. 0 or a negative errno. */

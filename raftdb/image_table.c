@@ -52,17 +52,22 @@ static int run(sqlite3_stmt *st)
 	return r == SQLITE_DONE ? SQLITE_OK : r;
 }
 
+void image_table_sql(const struct class_def *c, struct buf *sql)
+{
+	buf_printf(sql, "CREATE TABLE \"%s\" (_ref TEXT PRIMARY KEY NOT NULL,"
+		   " _created INTEGER NOT NULL, _modified INTEGER NOT NULL",
+		   c->name);
+	for (unsigned i = 0; i < c->n_fields; i++)
+		buf_printf(sql, ", \"%s\" %s NOT NULL", c->fields[i].name,
+			   image_column_type(c->fields[i].type));
+	buf_puts(sql, ")");
+}
+
 static int create_table(sqlite3 *db, const struct class_def *c)
 {
 	_cleanup_(buf_deinit) struct buf sql = BUF_INIT;
 
-	buf_printf(&sql, "CREATE TABLE \"%s\" (_ref TEXT PRIMARY KEY NOT NULL,"
-		   " _created INTEGER NOT NULL, _modified INTEGER NOT NULL",
-		   c->name);
-	for (unsigned i = 0; i < c->n_fields; i++)
-		buf_printf(&sql, ", \"%s\" %s NOT NULL", c->fields[i].name,
-			   image_column_type(c->fields[i].type));
-	buf_puts(&sql, ")");
+	image_table_sql(c, &sql);
 	return exec(db, buf_cstr(&sql));
 }
 
@@ -89,15 +94,21 @@ static int prepare_insert(sqlite3 *db, const char *table, unsigned columns,
 {
 	_cleanup_(buf_deinit) struct buf sql = BUF_INIT;
 
-	buf_printf(&sql, "INSERT INTO \"%s\" VALUES (?", table);
+	buf_printf(&sql, "INSERT OR REPLACE INTO \"%s\" VALUES (?", table);
 	for (unsigned i = 1; i < columns; i++)
 		buf_puts(&sql, ",?");
 	buf_puts(&sql, ")");
 	return prepare(db, buf_cstr(&sql), ret);
 }
 
-static int insert_record(sqlite3_stmt *st, const struct record *r,
-			 struct buf *scratch)
+int image_prepare_insert(sqlite3 *db, const struct class_def *c,
+			 sqlite3_stmt **ret)
+{
+	return prepare_insert(db, c->name, FIXED_COLUMNS + c->n_fields, ret);
+}
+
+int image_insert_record(sqlite3_stmt *st, const struct record *r,
+			struct buf *scratch)
 {
 	const struct class_def *c = r->cls;
 	int e = sqlite3_bind_text64(st, 1, r->ref->s, r->ref->n, SQLITE_STATIC,
@@ -123,10 +134,9 @@ static int insert_rows(sqlite3 *db, const struct store_view *v,
 		sqlite3_stmt **st = &inserts[c->id];
 
 		if (!*st)
-			r = prepare_insert(db, c->name,
-					   FIXED_COLUMNS + c->n_fields, st);
+			r = image_prepare_insert(db, c, st);
 		if (r == SQLITE_OK)
-			r = insert_record(*st, v->rows[i], &scratch);
+			r = image_insert_record(*st, v->rows[i], &scratch);
 	}
 	return r;
 }
@@ -389,27 +399,68 @@ static void push_row(struct growing *g, struct record *rec)
 	v->rows[v->n_rows++] = rec;
 }
 
+struct image_rows {
+	sqlite3 *db;
+	sqlite3_stmt *st;
+	struct columns columns;
+};
+
+void image_rows_freep(struct image_rows **rows)
+{
+	if (!*rows)
+		return;
+	sqlite3_finalize((*rows)->st);
+	free(*rows);
+}
+
+int image_rows_open(sqlite3 *db, const struct class_def *c, const char *column,
+		    const char *value, struct image_rows **ret,
+		    struct image_reason *why)
+{
+	_cleanup_(image_rows_freep) struct image_rows *rows =
+		xcalloc(1, sizeof(*rows));
+	_cleanup_(buf_deinit) struct buf sql = BUF_INIT;
+	int r;
+
+	rows->db = db;
+	buf_printf(&sql, "SELECT * FROM \"%s\"", c->name);
+	if (column)
+		buf_printf(&sql, " WHERE \"%s\" = ?", column);
+	buf_puts(&sql, " ORDER BY rowid");
+	if (prepare(db, buf_cstr(&sql), &rows->st))
+		return refuse_sql(db, why, c->name);
+	if (column)
+		sqlite3_bind_text(rows->st, 1, value, -1, SQLITE_TRANSIENT);
+	r = map_columns(rows->st, c, &rows->columns, why);
+	if (r == 0)
+		*ret = TAKE_PTR(rows);
+	return r;
+}
+
+int image_rows_next(struct image_rows *rows, struct record **ret,
+		    struct image_reason *why)
+{
+	int r, e = sqlite3_step(rows->st);
+
+	if (e == SQLITE_DONE)
+		return 0;
+	if (e != SQLITE_ROW)
+		return refuse_sql(rows->db, why, rows->columns.cls->name);
+	r = read_record(rows->st, &rows->columns, ret, why);
+	return r < 0 ? r : 1;
+}
+
 static int read_class(sqlite3 *db, const struct class_def *c,
 		      struct growing *g, struct image_reason *why)
 {
-	_cleanup_(finalizep) sqlite3_stmt *st = NULL;
+	_cleanup_(image_rows_freep) struct image_rows *rows = NULL;
 	struct record *rec = NULL;
-	struct columns columns;
-	char sql[256];
-	int r, e = SQLITE_OK;
+	int r = image_rows_open(db, c, NULL, NULL, &rows, why);
 
-	snprintf(sql, sizeof(sql), "SELECT * FROM \"%s\" ORDER BY rowid",
-		 c->name);
-	if (prepare(db, sql, &st))
-		return refuse_sql(db, why, c->name);
-	r = map_columns(st, c, &columns, why);
-	while (r == 0 && (e = sqlite3_step(st)) == SQLITE_ROW) {
-		r = read_record(st, &columns, &rec, why);
-		if (r == 0)
-			push_row(g, rec);
+	while (r == 0 && (r = image_rows_next(rows, &rec, why)) > 0) {
+		push_row(g, rec);
+		r = 0;
 	}
-	if (r == 0 && e != SQLITE_DONE)
-		r = refuse_sql(db, why, c->name);
 	return r;
 }
 

@@ -221,18 +221,22 @@ class Member:
 
     def status(self, client=None):
         """What the member knows of itself. Logins are writes, so one session
-        is used for as long as it lasts."""
-        c = client or self._own or self.client(timeout=10)
-        try:
-            host = c.call("session.get_this_host", c.session)
-            status = json.loads(c.call("host.call_plugin", host, "xenpool", "status", {}))
-        except (ApiError, *BROKEN):
-            c.close()
-            self._own = None
-            raise
-        if not client:
-            self._own = c
-        return status
+        is used for as long as it lasts; its connection ends with the daemon."""
+        if client:
+            return self._status(client)
+        if self._own:
+            try:
+                return self._status(self._own)
+            except (ApiError, *BROKEN):
+                self._own.close()
+        self._own = None
+        self._own = self.client(timeout=10)
+        return self._status(self._own)
+
+    @staticmethod
+    def _status(c):
+        host = c.call("session.get_this_host", c.session)
+        return json.loads(c.call("host.call_plugin", host, "xenpool", "status", {}))
 
     def host_ref(self, client):
         for ref, record in client.host.get_all_records().items():

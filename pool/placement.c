@@ -104,12 +104,23 @@ static int64_t held_by(const struct store *s, const struct record *vm, bool actu
 	return MAX(held, got);
 }
 
+static bool job_reserves(const struct record *job)
+{
+	static const char *const kinds[] = { "start", "resume", "migrate" };
+
+	for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+		if (value_is_str(job->fields[F_job_kind], kinds[i]))
+			return true;
+	return false;
+}
+
 static bool is_but(const char *ref, const char *except)
 {
 	return !except || strcmp(ref, except) != 0;
 }
 
-/* VMs that are promised to the host all have a job: nothing else reserves. */
+/* VMs that are promised to the host: each has a job of a kind that reserves,
+ * and never two of them. */
 static int64_t sum_scheduled(const struct store *s, const struct record *host,
 			     const char *except)
 {
@@ -118,14 +129,15 @@ static int64_t sum_scheduled(const struct store *s, const struct record *host,
 	for (struct record *j = store_first(s, CLASS_job); j;
 	     j = store_next(s, j)) {
 		const char *ref = record_str(j, F_job_vm);
-		const struct record *vm = store_get_class(s, CLASS_VM, ref);
+		const struct record *vm;
 
-		if (!vm || !is_but(ref, except) || job_of_vm(s, ref) != j ||
-		    value_equal(vm->fields[F_VM_resident_on], host->ref) ||
-		    !value_equal(vm->fields[F_VM_scheduled_to_be_resident_on],
-				 host->ref))
+		if (!job_reserves(j) || !is_but(ref, except))
 			continue;
-		sum += vm_memory_need(vm);
+		vm = store_get_class(s, CLASS_VM, ref);
+		if (vm && !value_equal(vm->fields[F_VM_resident_on], host->ref) &&
+		    value_equal(vm->fields[F_VM_scheduled_to_be_resident_on],
+				host->ref))
+			sum += vm_memory_need(vm);
 	}
 	return sum;
 }

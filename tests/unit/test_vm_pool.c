@@ -616,6 +616,84 @@ static void test_register(void **state)
 	assert_int_equal(store_count(w.store, CLASS_network), 1);
 }
 
+/* ---- joining: this side ---- */
+
+static void they_answer(int i, const char *method, struct value *result)
+{
+	value_unref(w.answers[i].result);
+	value_unref(TAKE_PTR(w.answers[i].api_error));
+	w.answers[i] = (struct remote_answer){ method, 0, result, NULL };
+}
+
+static void they_refuse(int i, const char *method, struct value *error)
+{
+	they_answer(i, method, NULL);
+	w.answers[i].error = -EREMOTEIO;
+	w.answers[i].api_error = error;
+}
+
+static struct value *their_hosts(const char *uuid, const char *vendor)
+{
+	return value_struct_of(
+		"OpaqueRef:1",
+		value_struct_of("uuid", S(uuid), "cpu_info",
+				value_struct_of("vendor", S(vendor), NULL),
+				"software_version",
+				value_ref(field_of(w.h[0].ref,
+						   F_host_software_version)),
+				NULL),
+		NULL);
+}
+
+static struct value *their_members(void)
+{
+	struct value *set = value_set_new(1);
+
+	set->items[0] = value_struct_of("raft_id", S("1"), NULL);
+	return set;
+}
+
+#define JOIN(method) (method, S("10.9.9.9"), S("root"), S("secret"))
+
+static void test_join(void **state)
+{
+	char vm[REF_LEN + 1];
+
+	fails(("pool.join", S("10.0.0.1"), S("root"), S("secret")),
+	      "OPERATION_NOT_ALLOWED", "Host cannot become slave of itself");
+	fails(JOIN("pool.join"), "JOINING_HOST_SERVICE_FAILED");
+	they_refuse(0, "session.login_with_password",
+		    api_error("SESSION_AUTHENTICATION_FAILED", "root", NULL));
+	fails(JOIN("pool.join"), "SESSION_AUTHENTICATION_FAILED", "root");
+	they_answer(0, "session.login_with_password", S("OpaqueRef:s"));
+	they_answer(1, "host.get_all_records", their_hosts(w.h[0].uuid, "sim"));
+	fails(JOIN("pool.join"), "OPERATION_NOT_ALLOWED");
+	they_answer(1, "host.get_all_records", their_hosts("other", "AMD"));
+	fails(JOIN("pool.join"), "HOSTS_NOT_HOMOGENEOUS", "CPUs differ");
+	they_refuse(2, "member.register", api_error("INTERNAL_ERROR", NULL));
+	fails(JOIN("pool.join_force"), "INTERNAL_ERROR");
+	they_answer(1, "host.get_all_records", their_hosts("other", "sim"));
+	they_answer(2, "member.register", their_members());
+	make_vm(vm, "in the way");
+	fails(JOIN("pool.join"), "OPERATION_NOT_ALLOWED");
+	do_ok("VM.start", S(vm), B(false), B(false));
+	fails(JOIN("pool.join"), "JOINING_HOST_CANNOT_HAVE_RUNNING_VMS");
+	do_ok("VM.hard_shutdown", S(vm));
+	do_ok("VM.destroy", S(vm));
+	assert_int_equal(w.become_member, 0);
+	w.called[0] = '\0';
+	do_ok("pool.join", S("10.9.9.9"), S("root"), S("secret"));
+	assert_int_equal(w.become_member, 1);
+	assert_string_equal(w.called, "session.login_with_password "
+			    "host.get_all_records member.register "
+			    "session.logout ");
+}
+
+static void test_join_of_a_master(void **state)
+{
+	fails(JOIN("pool.join"), "JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -643,6 +721,8 @@ int main(void)
 		two_test(test_cut_off_host_waits),
 		three_test(test_members_follow_rows),
 		one_test(test_register),
+		one_test(test_join),
+		two_test(test_join_of_a_master),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

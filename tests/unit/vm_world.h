@@ -65,7 +65,16 @@ struct wish {
 	pool_txn_cb txn_cb;
 	pool_done_cb done_cb;
 	pool_password_cb password_cb;
+	pool_remote_cb remote_cb;
+	const struct remote_answer *answer;
 	void *data;
+};
+
+/* What another pool answers to a call. */
+struct remote_answer {
+	const char *method;
+	int error;
+	struct value *result, *api_error;
 };
 
 static struct vm_world {
@@ -82,6 +91,8 @@ static struct vm_world {
 	struct sim_host *held_at;
 	int roles[MAX_HOSTS + 1]; /* Raft configuration: role by host, -1 */
 	unsigned become_member;
+	struct remote_answer answers[8];
+	char called[256]; /* methods called there, in order */
 } w;
 
 /* ---- clock ---- */
@@ -438,6 +449,25 @@ static bool hook_member_alive(void *data, uint64_t id, int64_t within_ms)
 	return h && w.mono_ms - h->heard_ms <= within_ms;
 }
 
+static void hook_remote_call(void *data, const char *address, const char *method,
+			     struct value **params, unsigned n_params,
+			     const char *fingerprint, pool_remote_cb cb,
+			     void *cb_data)
+{
+	static const struct remote_answer nothing = { "", -ECONNREFUSED, NULL,
+						      NULL };
+	struct wish *wish = wish_new(data, cb_data);
+	size_t n = strlen(w.called);
+
+	snprintf(w.called + n, sizeof w.called - n, "%s ", method);
+	wish->remote_cb = cb;
+	wish->answer = &nothing;
+	for (size_t i = 0; i < ARRAY_LEN(w.answers); i++)
+		if (w.answers[i].method &&
+		    !strcmp(w.answers[i].method, method))
+			wish->answer = &w.answers[i];
+}
+
 static void hook_become_member(void *data, const struct value *members)
 {
 	w.become_member++;
@@ -464,6 +494,11 @@ static inline void wish_fulfil(struct wish *wish)
 		wish->txn_cb(wish->data, away ? -ETIMEDOUT : 0, result);
 	} else if (wish->done_cb) {
 		wish->done_cb(wish->data, away ? -ETIMEDOUT : 0);
+	} else if (wish->remote_cb) {
+		const struct remote_answer *a = wish->answer;
+
+		wish->remote_cb(wish->data, a->error, a->result, a->api_error,
+				"their fingerprint");
 	} else {
 		wish->password_cb(wish->data, true, "hash");
 	}
@@ -576,6 +611,7 @@ static inline void daemon_start(struct sim_host *h)
 		.member_role = hook_member_role,
 		.member_alive = hook_member_alive,
 		.become_member = hook_become_member,
+		.remote_call = hook_remote_call,
 	};
 
 	snprintf(address, sizeof address, "10.0.0.%d", (int)(h - w.h) + 1);
@@ -894,6 +930,10 @@ static inline int world_end(void **state)
 			value_unref(h->done[k]);
 	}
 	value_unref(w.held);
+	for (size_t i = 0; i < ARRAY_LEN(w.answers); i++) {
+		value_unref(w.answers[i].result);
+		value_unref(w.answers[i].api_error);
+	}
 	list_for_each_safe(it, &w.wishes)
 		wish_free(list_entry(it, struct wish, link));
 	store_free(w.store);

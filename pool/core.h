@@ -22,7 +22,7 @@ void timer_heap_hold(struct pool *p, bool hold); /* no wishes meanwhile */
 
 /* ---- req.c: a request's life ---- */
 enum req_step {
-	REQ_ARRIVED,   /* waits for the read barrier */
+	REQ_ARRIVED,   /* waits until the store is fresh enough */
 	REQ_ADOPTING,  /* the Async task is being written */
 	REQ_RUNNING,   /* in its handler, or just about to be */
 	REQ_READY,     /* on the list of those that run next */
@@ -47,6 +47,8 @@ struct req_own {
 	const struct txn *task_in; /* the txn that creates the task */
 	unsigned conflicts, misses;
 	int64_t backoff_ms;
+	void (*fresh)(struct req *r); /* what REQ_ARRIVED goes on with */
+	bool barrier; /* was taken */
 	bool by_task; /* is in the map of requests by task */
 	bool cancelled;
 };
@@ -70,9 +72,10 @@ extern const struct pool_module req_module;
 /* Runs the handler again after a time: for a request that would park. */
 void req_again_after(struct req *r, int64_t ms);
 
-/* ---- req_end.c, req_task.c: between the files of requests only ---- */
+/* ---- req_*.c: between the files of requests only ---- */
 struct req_state {
 	struct list all, ready;
+	struct list behind; /* those that wait for a generation */
 	struct pool_timer run_ready;
 	struct map waits;   /* ref -> struct req_key */
 	struct map by_task; /* task ref -> struct req_own */
@@ -85,6 +88,13 @@ void req_free(struct req *r);
 void req_unwait(struct req_own *o);
 void req_wake(struct pool *p, const char *ref);
 void req_index_task(struct req_own *o);
+bool req_needs_session(const struct call *c);
+/* Goes on with fresh(), now or later, when the store is as fresh as the call
+ * wants it, or fails the request. */
+void req_when_fresh(struct req *r, void (*fresh)(struct req *r));
+void req_generation_reached(struct pool *p, uint64_t generation);
+/* Writes what the reply shall tell of the store into c. */
+void req_tell(const struct req *r, struct call *c);
 /* Writes the Async task, answers the caller with it, goes on with req_run. */
 void req_adopt(struct req *r);
 /* No more tasks may begin: their clients hold no connection that would bound

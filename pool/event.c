@@ -159,7 +159,7 @@ static void from_reply(struct from_wait *w, struct value *events)
 
 	/* A local copy that lags behind the token must not take the client
 	 * back; a current one that does has lost its data and must. */
-	if (r->call->origin.consistent_local)
+	if (r->reads_local)
 		token = MAX(now, w->since);
 	wait_free(r->pool, w);
 	req_reply(r, value_struct_of(

@@ -30,6 +30,7 @@ pool_libpool_a_SOURCES = \
 	pool/rbac.c \
 	pool/req.c pool/req.h \
 	pool/req_end.c \
+	pool/req_read.c \
 	pool/req_task.c \
 	pool/result.c \
 	pool/role.c \

@@ -49,6 +49,8 @@ struct pool_hooks {
 	/* db_role of a member in the Raft configuration, -1 if it has none. */
 	int (*member_role)(void *data, uint64_t id);
 	bool (*member_alive)(void *data, uint64_t id, int64_t within_ms);
+	/* How old the store may be, ms (db_age_ms()). The hook may be NULL. */
+	int64_t (*age_ms)(void *data);
 	/* Leave our own pool and start again as a member of another: forget the
 	 * old data folder (moved aside), trust these members ([{raft_id,
 	 * peer_address, fingerprint}] as a set of structs), wait to be added. */

@@ -1,6 +1,6 @@
 /* The life of a request, first half: from its arrival to its handler.
  *
- *   arrived --read barrier--> session? method? role? --> Async: task written,
+ *   arrived --fresh enough--> session? method? role? --> Async: task written,
  *   caller answered --> handler --> reply, fail, commit, job, wait, park
  *
  * Requests that are to run (again) never run from within the event that caused
@@ -116,18 +116,13 @@ void req_run(struct req *r)
 
 /* ---- admission ---- */
 
-static bool session_is_needed(const struct call *c)
-{
-	return c->method ? c->method->flags & METHOD_SESSION : c->session != NULL;
-}
-
 /* Fails the request and returns false, or notes the session. */
 static bool admit_session(struct req *r)
 {
 	const char *ref = value_str(r->call->session);
 	struct record *s;
 
-	if (!session_is_needed(r->call))
+	if (!req_needs_session(r->call))
 		return true;
 	s = session_find(r->pool, ref);
 	if (!s) {
@@ -181,41 +176,11 @@ static void admit(struct req *r)
 		req_run(r);
 }
 
-static void on_barrier(void *data, int error)
-{
-	struct req *r = data;
-
-	if (error < 0)
-		req_fail_value(r, error_of_errno(r->pool, error));
-	else
-		admit(r);
-}
-
-/* A call may do without the barrier when it changes nothing that others must
- * see, or when it must work without a majority. A session that is not known
- * here may have come to be elsewhere just now. */
-static bool barrier_is_needed(const struct req *r)
-{
-	const struct call *c = r->call;
-
-	if (!session_is_needed(c))
-		return false;
-	if (session_is_local(r->pool, value_str(c->session)))
-		return false;
-	if (!session_find(r->pool, value_str(c->session)))
-		return true;
-	return !c->origin.consistent_local &&
-	       !(c->method && c->method->flags & METHOD_EMERGENCY);
-}
-
 void req_begin(struct pool *p, struct call *c)
 {
 	struct req *r = req_new(p, c);
 
-	if (barrier_is_needed(r))
-		p->hooks.read_barrier(p->hooks.data, on_barrier, r);
-	else
-		admit(r);
+	req_when_fresh(r, admit);
 }
 
 /* ---- arguments ---- */
@@ -285,6 +250,7 @@ static int req_init(struct pool *p)
 
 	list_init(&s->all);
 	list_init(&s->ready);
+	list_init(&s->behind);
 	map_init(&s->waits);
 	map_init(&s->by_task);
 	pool_timer_init(&s->run_ready, run_ready, NULL);
@@ -319,6 +285,8 @@ static void req_changed(struct pool *p, const struct change *c)
 
 static void req_reloaded(struct pool *p)
 {
+	req_generation_reached(p, store_generation(
+					  p->hooks.store(p->hooks.data)));
 	list_for_each_safe(it, &p->reqs->all) {
 		struct req *r = list_entry(it, struct req, link);
 
@@ -337,6 +305,7 @@ const struct pool_module req_module = {
 	.init = req_init,
 	.free = req_deinit,
 	.changed = req_changed,
+	.applied = req_generation_reached,
 	.reloaded = req_reloaded,
 };
 

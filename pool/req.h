@@ -30,6 +30,7 @@ struct req {
 	struct record *task;    /* ref of the task, for Async or jobs: below */
 	char task_ref[REF_LEN + 1]; /* "" while there is none */
 	bool task_is_async;     /* the caller has got the ref already */
+	bool reads_local;       /* runs on this member's copy as it is */
 	unsigned runs;          /* how often the handler has run */
 	int64_t deadline_ms;    /* env_mono_ms() after which waiting ends */
 	struct value *memo;     /* handler's own memory between runs */

@@ -42,6 +42,7 @@ static void finish(struct req *r, struct value *result, struct value *error)
 	}
 	drop_sync_task(r);
 	c = TAKE_PTR(r->call);
+	req_tell(r, c);
 	req_free(r);
 	if (error)
 		call_fail_value(c, error);

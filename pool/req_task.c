@@ -78,6 +78,7 @@ static void on_adopted(void *data, int error, struct txn_result result)
 	r->call->pool_data = r;
 	r->task_is_async = true;
 	req_index_task(req_own(r));
+	req_tell(r, c);
 	call_reply(c, value_stringz(r->task_ref));
 	req_set_ready(r, req_run);
 }

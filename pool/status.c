@@ -91,6 +91,7 @@ char *status_json(const struct db *db, const struct front *f)
 	put_digest(o, store_digest(db_store(db)));
 	put_int(o, "disk_free_bytes", s.disk_free_bytes);
 	put_int(o, "pending_txns", s.pending_txns);
+	put_int(o, "age_ms", (uint64_t)db_age_ms(db));
 	if (f)
 		put_front(o, f);
 	json_object_object_add(o, "members", members_json(&s));

@@ -447,6 +447,13 @@ static bool hook_member_alive(void *data, uint64_t id, int64_t within_ms)
 	return db_member_alive(d->db, id, within_ms);
 }
 
+static int64_t hook_age_ms(void *data)
+{
+	struct daemon *d = data;
+
+	return db_age_ms(d->db);
+}
+
 static char *hook_status(void *data)
 {
 	struct daemon *d = data;
@@ -614,6 +621,7 @@ static struct pool *make_pool(struct daemon *d)
 		.transfer = hook_transfer,
 		.member_role = hook_member_role,
 		.member_alive = hook_member_alive,
+		.age_ms = hook_age_ms,
 		.become_member = hook_become_member,
 		.status = hook_status,
 	};

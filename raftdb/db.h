@@ -88,6 +88,13 @@ void db_read_barrier(struct db *db, db_read_cb cb, void *data);
 /* Membership; on the serving leader only. One change at a time: -EBUSY. The
  * callback gets 0 or a negative errno. */
 typedef void (*db_change_cb)(void *data, int error);
+/* How old this member's store may be, ms: every write that was acknowledged
+ * anywhere before that is in it. Kept small as long as a majority answers, by
+ * asking for it when nobody reads (DB_FRESH_MS); grows without one. Unknown
+ * until the first answer after the start. */
+#define DB_AGE_UNKNOWN ((int64_t)1 << 53) /* exact in JSON readers, too */
+int64_t db_age_ms(const struct db *db);
+
 int db_add_member(struct db *db, uint64_t id, const char *peer_address,
 		  db_change_cb cb, void *data); /* as DB_SPARE */
 int db_assign(struct db *db, uint64_t id, enum db_role role, db_change_cb cb,

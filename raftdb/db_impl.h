@@ -24,6 +24,7 @@
 #define DB_FORWARD_WINDOW (2 * 1024 * 1024) /* forwarded, not applied yet */
 #define DB_DIGESTS 4096                   /* remembered by log index */
 #define DB_TICK_MS 50
+#define DB_FRESH_MS 200 /* without a read round: make one for the age */
 
 #define DB_ENTRY_VERSION 1
 /* A log entry: u8 version, u32 count, then each transaction as bytes (varint
@@ -82,6 +83,8 @@ struct reads {
 	size_t n_readers;
 	uint64_t next_seq;
 	int64_t retry_at;
+	int64_t fresh_at; /* all that was acknowledged by then is here; or -1 */
+	bool refreshing;
 	/* leader */
 	struct list remote; /* questions of peers for the next round */
 	struct {

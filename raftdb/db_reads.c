@@ -44,6 +44,7 @@ void reads_init(struct reads *rs)
 {
 	/* No answer to an earlier life of ours may fit. */
 	env_random(&rs->next_seq, sizeof rs->next_seq);
+	rs->fresh_at = -1;
 	list_init(&rs->all);
 	list_init(&rs->waiting);
 	list_init(&rs->asked);
@@ -104,6 +105,7 @@ static struct batch *batch_of_waiting(struct reads *rs, struct list *to)
 
 static void batch_finish(struct db *db, struct batch *b)
 {
+	db->reads.fresh_at = MAX(db->reads.fresh_at, b->asked_at);
 	while (!list_empty(&b->readers))
 		reader_done(db, list_entry(b->readers.next, struct reader_req,
 					   in_batch), 0);
@@ -167,8 +169,35 @@ void reads_cancel_all(struct db *db, int error)
 	rs->round.active = false;
 }
 
+int64_t db_age_ms(const struct db *db)
+{
+	int64_t at = db->reads.fresh_at;
+
+	return at < 0 ? DB_AGE_UNKNOWN : env_mono_ms() - at;
+}
+
+static void on_refreshed(void *data, int error)
+{
+	struct db *db = data;
+
+	db->reads.refreshing = false;
+}
+
+/* A reader without a question: its batch tells how fresh the store is. */
+static void refresh(struct db *db, int64_t now)
+{
+	struct reads *rs = &db->reads;
+
+	if (rs->refreshing || (rs->fresh_at >= 0 &&
+			       now - rs->fresh_at < DB_FRESH_MS))
+		return;
+	rs->refreshing = true;
+	db_read_barrier(db, on_refreshed, db);
+}
+
 void reads_tick(struct db *db, int64_t now)
 {
+	refresh(db, now);
 	list_for_each_safe(it, &db->reads.all) {
 		struct reader_req *q = list_entry(it, struct reader_req, in_all);
 
@@ -283,7 +312,7 @@ static void round_start(struct db *db, int64_t now)
 	rs->round.started_at = now;
 	list_splice(&rs->round.remote, &rs->remote);
 	if (!list_empty(&rs->waiting))
-		batch_of_waiting(rs, &rs->round.batches);
+		batch_of_waiting(rs, &rs->round.batches)->asked_at = now;
 	if (round_has_majority(db))
 		round_finish(db);
 	else

@@ -300,8 +300,9 @@ static void error_page(struct conn *c, int status, const char *detail)
 	start_sending(c);
 }
 
+/* call: the one that was made, NULL when the request was none. */
 static void rpc_reply(struct conn *c, const struct value *result,
-		      const struct value *error)
+		      const struct value *error, const struct call *call)
 {
 	const struct rpc_request *r = &c->rpc;
 	bool xml = r->encoding == RPC_XML;
@@ -325,7 +326,8 @@ static void rpc_reply(struct conn *c, const struct value *result,
 	c->keep = c->req.keep_alive && !(c->eof && c->in.len == 0) &&
 		  c->thread->stop_at == 0;
 	n = http_rpc_head(head, &c->req, c->out.len - HTTP_RPC_HEAD_MAX,
-			  xml ? "text/xml" : "application/json", c->keep);
+			  xml ? "text/xml" : "application/json", c->keep,
+			  call);
 	c->out_start = HTTP_RPC_HEAD_MAX - n;
 	memcpy(c->out.data + c->out_start, head, n);
 	start_sending(c);
@@ -359,7 +361,8 @@ static void fill_origin(const struct conn *c, struct call_origin *o)
 	memcpy(o->user_agent, c->req.user_agent, sizeof(o->user_agent));
 	o->local_root = c->local_root;
 	o->secure = c->kind == LISTEN_HTTPS;
-	o->consistent_local = c->req.read_local;
+	o->read = c->req.read;
+	o->min_generation = c->req.min_generation;
 }
 
 static void start_call(struct conn *c)
@@ -376,7 +379,7 @@ static void start_call(struct conn *c)
 		front_submit(c);
 		return;
 	}
-	rpc_reply(c, call->result, call->error);
+	rpc_reply(c, call->result, call->error, call);
 	call_free(call);
 }
 
@@ -401,7 +404,7 @@ static void handle_rpc(struct conn *c)
 	if (r == RPC_PARSE_OK)
 		start_call(c);
 	else if (r == RPC_PARSE_BAD_TEXT)
-		rpc_reply(c, NULL, err.error);
+		rpc_reply(c, NULL, err.error, NULL);
 	else
 		error_page(c, 500, err.reason);
 	value_unref(err.error);
@@ -645,7 +648,7 @@ void conn_answered(struct conn *c)
 			conn_free(c);
 		return;
 	}
-	rpc_reply(c, call->result, call->error);
+	rpc_reply(c, call->result, call->error, call);
 	call_free(call);
 	conn_process(c);
 }

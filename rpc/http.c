@@ -1,5 +1,6 @@
 #include "rpc/http.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -21,8 +22,9 @@ void http_request_reset(struct http_request *r)
 	memset(r, 0, offsetof(struct http_request, path) + 1);
 	r->keep_alive = false;
 	r->has_length = r->chunked = r->expect_continue = false;
-	r->upgrade = r->read_local = false;
-	r->content_length = 0;
+	r->upgrade = false;
+	r->read = CALL_READ_DEFAULT;
+	r->content_length = r->min_generation = 0;
 	r->user_agent[0] = r->cors_headers[0] = '\0';
 }
 
@@ -198,18 +200,27 @@ static bool parse_request_line(struct http_request *r, struct span line)
 
 /* Header lines. Each handler returns false for a value that is an error. */
 
-static bool on_content_length(struct http_request *r, struct span v)
+/* Clamped to INT64_MAX. */
+static bool parse_number(struct span v, uint64_t *ret)
 {
 	uint64_t n = 0;
 
-	if (v.n == 0)
-		return false;
 	for (size_t i = 0; i < v.n; i++) {
 		if (v.p[i] < '0' || v.p[i] > '9')
 			return false;
 		n = n > INT64_MAX / 10 - 1 ? INT64_MAX :
 					     n * 10 + (uint64_t)(v.p[i] - '0');
 	}
+	*ret = n;
+	return v.n > 0;
+}
+
+static bool on_content_length(struct http_request *r, struct span v)
+{
+	uint64_t n;
+
+	if (!parse_number(v, &n))
+		return false;
 	if (r->has_length && r->content_length != n)
 		return false;
 	r->has_length = true;
@@ -246,8 +257,18 @@ static bool on_upgrade(struct http_request *r, struct span v)
 
 static bool on_read(struct http_request *r, struct span v)
 {
-	r->read_local = span_is(v, "local");
+	if (span_is(v, "local"))
+		r->read = CALL_READ_LOCAL;
+	else if (span_is(v, "linearizable"))
+		r->read = CALL_READ_LINEARIZABLE;
+	else
+		return false;
 	return true;
+}
+
+static bool on_min_generation(struct http_request *r, struct span v)
+{
+	return parse_number(v, &r->min_generation);
 }
 
 static void copy_text(char *out, size_t size, struct span v)
@@ -283,6 +304,7 @@ static const struct {
 	{ "upgrade", on_upgrade },
 	{ "user-agent", on_user_agent },
 	{ "x-xenpool-read", on_read },
+	{ "x-xenpool-min-generation", on_min_generation },
 	{ "access-control-request-headers", on_cors },
 };
 
@@ -391,9 +413,25 @@ static unsigned minor_of(const struct http_request *r)
 	return r->head_len > 0 && r->minor == 0 ? 0 : 1;
 }
 
+/* Appends to the n bytes in out; returns the new length. */
+static int put_told(char *out, int n, const struct call *call)
+{
+	size_t room = HTTP_RPC_HEAD_MAX;
+
+	if (call && call->generation > 0)
+		n += snprintf(out + n, room - (size_t)n,
+			      "x-xenpool-generation: %" PRIu64 "\r\n",
+			      call->generation);
+	if (call && call->age_ms >= 0)
+		n += snprintf(out + n, room - (size_t)n,
+			      "x-xenpool-age-ms: %" PRId64 "\r\n",
+			      call->age_ms);
+	return n + snprintf(out + n, room - (size_t)n, "\r\n");
+}
+
 size_t http_rpc_head(char out[HTTP_RPC_HEAD_MAX], const struct http_request *r,
 		     size_t content_length, const char *content_type,
-		     bool keep_alive)
+		     bool keep_alive, const struct call *call)
 {
 	int n = snprintf(out, HTTP_RPC_HEAD_MAX,
 			 "HTTP/1.%u 200 OK\r\n"
@@ -402,11 +440,11 @@ size_t http_rpc_head(char out[HTTP_RPC_HEAD_MAX], const struct http_request *r,
 			 "cache-control: no-cache, no-store\r\n"
 			 "content-type: %s\r\n"
 			 "Access-Control-Allow-Origin: *\r\n"
-			 "Access-Control-Allow-Headers: X-Requested-With\r\n"
-			 "\r\n",
+			 "Access-Control-Allow-Headers: X-Requested-With\r\n",
 			 minor_of(r), content_length,
 			 keep_alive ? "keep-alive" : "close", content_type);
 
+	n = put_told(out, n, call);
 	xassert(n > 0 && n < HTTP_RPC_HEAD_MAX);
 	return (size_t)n;
 }

@@ -10,7 +10,7 @@
 #ifndef RPC_HTTP_H
 #define RPC_HTTP_H
 
-#include "base/buf.h"
+#include "schema/call.h"
 
 enum http_method {
 	HTTP_GET,
@@ -37,7 +37,8 @@ struct http_request {
 	bool chunked;            /* any transfer encoding */
 	bool expect_continue;
 	bool upgrade;            /* asks for another protocol (websocket) */
-	bool read_local;         /* x-xenpool-read: local */
+	enum call_read read;     /* x-xenpool-read */
+	uint64_t min_generation; /* x-xenpool-min-generation */
 	char user_agent[128];    /* "" unless it is good text */
 	char cors_headers[256];  /* access-control-request-headers */
 };
@@ -53,13 +54,14 @@ int http_parse_head(struct http_request *r, const char *p, size_t n,
 		    size_t max_head);
 
 /* Room for any reply's head of http_rpc_head(). */
-#define HTTP_RPC_HEAD_MAX 320
+#define HTTP_RPC_HEAD_MAX 448
 
-/* The head of an RPC reply, in the order of lines that the reference has.
- * Returns its length. */
+/* The head of an RPC reply, in the order of lines that the reference has, then
+ * what the call tells of the store that it saw; call may be NULL. Returns its
+ * length. */
 size_t http_rpc_head(char out[HTTP_RPC_HEAD_MAX], const struct http_request *r,
 		     size_t content_length, const char *content_type,
-		     bool keep_alive);
+		     bool keep_alive, const struct call *call);
 
 /* Replies that end the connection. detail is plain text. */
 void http_write_error(struct buf *b, const struct http_request *r, int status,

@@ -7,6 +7,7 @@ struct call *call_new(void)
 	struct call *c = xcalloc(1, sizeof(*c));
 
 	atomic_init(&c->gone, false);
+	c->age_ms = -1;
 	return c;
 }
 

@@ -6,13 +6,21 @@
 
 enum call_mode { CALL_SYNC, CALL_ASYNC, CALL_INTERNAL_ASYNC };
 
+/* How fresh the store must be that the call sees. */
+enum call_read {
+	CALL_READ_DEFAULT,      /* as its session wants it */
+	CALL_READ_LINEARIZABLE, /* no finished write escapes it */
+	CALL_READ_LOCAL,        /* this member's copy as it is */
+};
+
 /* Where a call came from; strings may be "". */
 struct call_origin {
 	char address[64];    /* client's address, "" on the Unix socket */
 	char user_agent[128];
 	bool local_root;     /* Unix socket with a root peer */
 	bool secure;         /* TLS */
-	bool consistent_local; /* asked for a read of the local copy */
+	enum call_read read;
+	uint64_t min_generation; /* of the store that the call sees */
 };
 
 #define CALL_MAX_ARGS 32
@@ -29,6 +37,10 @@ struct call {
 	/* The outcome. Exactly one of the two is set by call_reply/call_fail. */
 	struct value *result;
 	struct value *error; /* set of strings, the code first */
+	/* Of the store when the outcome was there; 0: the pool was not asked. */
+	uint64_t generation;
+	/* How old the copy may be that a local read saw; -1: it was none. */
+	int64_t age_ms;
 
 	/* Called once, on the core thread, when the outcome is there; takes the
 	 * call. The front end sets it. */

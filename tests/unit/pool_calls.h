@@ -140,6 +140,7 @@ static inline void pool_start(void)
 		.store = hook_store,
 		.submit = hook_submit,
 		.read_barrier = hook_barrier,
+		.age_ms = hook_age_ms,
 		.password = hook_password,
 		.wake_at = hook_wake_at,
 	};

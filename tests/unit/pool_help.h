@@ -34,6 +34,7 @@ static struct world {
 	struct store *store;
 	struct pool *pool;
 	int64_t wall_ms, mono_ms, wake_ms;
+	int64_t age_ms; /* what the store's age is told to be */
 	uint64_t random;
 	struct list wishes;
 	int submit_error, barrier_error; /* 0, or what every wish ends with */
@@ -115,6 +116,11 @@ static void hook_password(void *data, const char *password, const char *hash,
 	wish->password_cb = cb;
 	wish->password = xstrdup(password);
 	wish->hash = hash ? xstrdup(hash) : NULL;
+}
+
+static int64_t hook_age_ms(void *data)
+{
+	return w.age_ms;
 }
 
 static void hook_wake_at(void *data, int64_t mono_ms)

@@ -82,6 +82,9 @@ static const char *const bad_heads[] = {
 	"POST / HTTP/1.1\r\na: b\r\n folded\r\n\r\n",
 	"POST / HTTP/1.1\r\na: b\rc: d\r\n\r\n",
 	"POST / HTTP/1.1\r\na: b\x7f\r\n\r\n",
+	"POST / HTTP/1.1\r\nx-xenpool-read: stale\r\n\r\n",
+	"POST / HTTP/1.1\r\nx-xenpool-min-generation: x\r\n\r\n",
+	"POST / HTTP/1.1\r\nx-xenpool-min-generation:\r\n\r\n",
 };
 
 static void test_refused(void **state)
@@ -112,6 +115,7 @@ static void test_headers(void **state)
 			       "Expect: 100-Continue\r\n"
 			       "User-Agent: a\tb\r\n"
 			       "x-xenpool-read: local\r\n"
+			       "X-Xenpool-Min-Generation: 77\r\n"
 			       "Access-Control-Request-Headers: x-a, x-b\r\n"
 			       "Upgrade: websocket\r\n"
 			       "X-Other: \xff\r\n\r\n"), 1);
@@ -119,7 +123,8 @@ static void test_headers(void **state)
 	assert_int_equal(req.content_length, 12);
 	assert_false(req.keep_alive);
 	assert_true(req.expect_continue);
-	assert_true(req.read_local);
+	assert_int_equal(req.read, CALL_READ_LOCAL);
+	assert_int_equal(req.min_generation, 77);
 	assert_true(req.upgrade);
 	assert_string_equal(req.user_agent, "a\tb");
 	assert_string_equal(req.cors_headers, "x-a, x-b");
@@ -191,11 +196,12 @@ static void test_too_large(void **state)
 
 static void test_rpc_head(void **state)
 {
+	struct call *call = call_new();
 	char head[HTTP_RPC_HEAD_MAX];
 	size_t n;
 
 	parse("POST / HTTP/1.1\r\n\r\n");
-	n = http_rpc_head(head, &req, 42, "text/xml", true);
+	n = http_rpc_head(head, &req, 42, "text/xml", true, NULL);
 	head[n] = '\0';
 	assert_string_equal(head,
 			    "HTTP/1.1 200 OK\r\n"
@@ -207,10 +213,24 @@ static void test_rpc_head(void **state)
 			    "Access-Control-Allow-Headers: X-Requested-With"
 			    "\r\n\r\n");
 	parse("POST / HTTP/1.0\r\n\r\n");
-	n = http_rpc_head(head, &req, SIZE_MAX, "application/json", false);
+	call->generation = UINT64_MAX;
+	call->age_ms = INT64_MAX;
+	n = http_rpc_head(head, &req, SIZE_MAX, "application/json", false,
+			  call);
 	head[n] = '\0';
 	assert_memory_equal(head, "HTTP/1.0 200 OK\r\n", 17);
 	assert_non_null(strstr(head, "connection: close\r\n"));
+	assert_non_null(strstr(head, "Requested-With\r\n"
+			       "x-xenpool-generation: 18446744073709551615\r\n"
+			       "x-xenpool-age-ms: 9223372036854775807\r\n"
+			       "\r\n"));
+	/* Neither is told of a call that the pool did not see. */
+	call->generation = 0;
+	call->age_ms = -1;
+	n = http_rpc_head(head, &req, 1, "text/xml", false, call);
+	head[n] = '\0';
+	assert_null(strstr(head, "x-xenpool"));
+	call_free(call);
 }
 
 static void test_error_page(void **state)

@@ -145,22 +145,100 @@ static void test_local_sessions(void **state)
 	error_matches(&r, "SESSION_INVALID", ref, NULL);
 }
 
-static void test_local_reads_need_no_majority(void **state)
+/* A call by name with what its client wants of the store; the reply's call
+ * stays in the caller's hands. */
+static struct call *seen;
+
+static void keep_call(struct call *c)
+{
+	seen = c;
+}
+
+static struct call *ask(const char *name, enum call_read read,
+			uint64_t min_generation)
 {
 	struct call *c = call_new();
-	struct reply r = { 0 };
 
-	w.barrier_error = -ETIMEDOUT;
-	c->name = xstrdup("VM.get_all");
-	c->method = schema_method(c->name, strlen(c->name));
+	call_free(TAKE_PTR(seen));
+	c->name = xstrdup(name);
+	c->method = schema_method(name, strlen(name));
 	c->session = S(w.session);
-	c->origin.consistent_local = true;
-	c->done = reply_done;
-	c->owner = &r;
+	c->origin.read = read;
+	c->origin.min_generation = min_generation;
+	c->done = keep_call;
 	pool_call(w.pool, c);
 	world_run();
+	return seen;
+}
+
+static void test_local_reads_need_no_majority(void **state)
+{
+	struct call *c;
+
+	w.barrier_error = -ETIMEDOUT;
+	w.age_ms = 1234;
+	c = ask("VM.get_all", CALL_READ_LOCAL, 0);
+	assert_non_null(c->result);
+	assert_int_equal(c->age_ms, 1234);
+	assert_int_equal(c->generation, store_generation(w.store));
+	c = ask("VM.get_all", CALL_READ_LINEARIZABLE, 0);
+	assert_non_null(c->error);
+	assert_int_equal(c->age_ms, -1);
+	call_free(TAKE_PTR(seen));
+}
+
+static void test_session_may_want_local_reads(void **state)
+{
+	struct reply r;
+	unsigned before;
+
+	call(&r, w.session, "session.add_to_other_config", S(w.session),
+	     S("xenpool-read"), S("local"), NULL);
 	assert_non_null(r.result);
 	reply_clear(&r);
+	before = w.barriers;
+	assert_int_equal(ask("VM.get_all", CALL_READ_DEFAULT, 0)->age_ms,
+			 w.age_ms);
+	assert_int_equal(w.barriers, before);
+	/* The call's own wish goes before; and what is no read is checked on
+	 * a fresh store. */
+	assert_int_equal(ask("VM.get_all", CALL_READ_LINEARIZABLE, 0)->age_ms,
+			 -1);
+	assert_int_equal(w.barriers, before + 1);
+	ask("session.logout", CALL_READ_DEFAULT, 0);
+	assert_int_equal(w.barriers, before + 2);
+	call_free(TAKE_PTR(seen));
+}
+
+static void test_generation_is_waited_for(void **state)
+{
+	uint64_t now = store_generation(w.store);
+	struct reply r;
+
+	assert_non_null(ask("VM.get_all", CALL_READ_LOCAL, now)->result);
+	assert_null(ask("VM.get_all", CALL_READ_LOCAL, now + 1));
+	call(&r, w.session, "session.add_to_other_config", S(w.session),
+	     S("a"), S("b"), NULL);
+	reply_clear(&r);
+	world_run();
+	assert_non_null(seen);
+	assert_non_null(seen->result);
+	assert_true(seen->generation >= now + 1);
+}
+
+static void test_generation_that_never_comes(void **state)
+{
+	uint64_t now = store_generation(w.store);
+
+	assert_null(ask("VM.get_all", CALL_READ_LOCAL, now + 1000));
+	world_advance(4900);
+	assert_null(seen);
+	world_advance(200);
+	assert_non_null(seen);
+	assert_non_null(seen->error);
+	assert_string_equal(value_str(seen->error->items[0]),
+			    "XENPOOL_GENERATION_NOT_REACHED");
+	call_free(TAKE_PTR(seen));
 }
 
 static void test_order_of_checks(void **state)
@@ -418,6 +496,9 @@ int main(void)
 		world_test(test_logout),
 		world_test(test_local_sessions),
 		world_test(test_local_reads_need_no_majority),
+		world_test(test_session_may_want_local_reads),
+		world_test(test_generation_is_waited_for),
+		world_test(test_generation_that_never_comes),
 		world_test(test_order_of_checks),
 		world_test(test_removed_and_internal),
 		world_test(test_guarded_keys),

@@ -86,9 +86,12 @@ static void origin(struct call *c)
 {
 	const struct call_origin *o = &c->origin;
 
+	if (o->min_generation > 0)
+		c->generation = o->min_generation + 1;
+	if (o->read == CALL_READ_LOCAL)
+		c->age_ms = 12;
 	call_reply(c, value_printf("%s|%s|%d|%d|%d", o->address, o->user_agent,
-				   o->local_root, o->secure,
-				   o->consistent_local));
+				   o->local_root, o->secure, (int)o->read));
 }
 
 static void fail(struct call *c)

@@ -385,7 +385,21 @@ class Replies(Shared):
         root = int(os.getuid() == 0)
         self.assertEqual(origin("unix"), f"|me/1|{root}|0|0")
         self.assertEqual(origin("http", "X-Xenpool-Read: local\r\n"),
+                         "127.0.0.1|me/1|0|0|2")
+        self.assertEqual(origin("http", "x-xenpool-read: linearizable\r\n"),
                          "127.0.0.1|me/1|0|0|1")
+
+    def test_freshness_headers(self):
+        def told(headers):
+            body = request("session.get_this_host", "s", "s")
+            _, head, _ = self.exchange(post(body, headers=headers))
+            names = ("x-xenpool-age-ms", "x-xenpool-generation")
+            return {n: head.getheader(n) for n in names if head.getheader(n)}
+
+        self.assertEqual(told(""), {})
+        self.assertEqual(told("x-xenpool-read: local\r\n"), {"x-xenpool-age-ms": "12"})
+        self.assertEqual(told("x-xenpool-min-generation: 41\r\n"),
+                         {"x-xenpool-generation": "42"})
 
     def test_large_reply(self):
         for kind in ("http", "https", "unix"):

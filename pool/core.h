@@ -44,6 +44,10 @@ struct req_own {
 	struct value *result;     /* of a commit under way */
 	struct value *error;      /* Async: what the task shall end with */
 	void (*committed)(struct req *r, const struct txn_result *result);
+	/* While the handler runs: it may end the request and look at it still,
+	 * so the end comes after its return. */
+	bool in_handler, has_outcome, is_freed;
+	struct value *end_result, *end_error;
 	const struct txn *task_in; /* the txn that creates the task */
 	unsigned conflicts, misses;
 	int64_t backoff_ms;
@@ -85,6 +89,8 @@ struct req_state {
 void req_set_ready(struct req *r, void (*next)(struct req *r));
 void req_run(struct req *r);
 void req_free(struct req *r);
+/* Carries out what the handler ended with. */
+void req_end_handler(struct req *r);
 void req_unwait(struct req_own *o);
 void req_wake(struct pool *p, const char *ref);
 void req_index_task(struct req_own *o);

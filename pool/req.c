@@ -38,6 +38,10 @@ void req_free(struct req *r)
 	struct req_own *o = req_own(r);
 	struct pool *p = r->pool;
 
+	if (o->in_handler) {
+		o->is_freed = true;
+		return;
+	}
 	pool_timer_cancel(p, &o->timer);
 	req_unwait(o);
 	list_remove(&o->in_key);
@@ -53,6 +57,8 @@ void req_free(struct req *r)
 	value_unref(o->wait_error);
 	value_unref(o->result);
 	value_unref(o->error);
+	value_unref(o->end_result);
+	value_unref(o->end_error);
 	free(o);
 }
 
@@ -111,7 +117,9 @@ void req_run(struct req *r)
 		return;
 	}
 	r->runs++;
+	o->in_handler = true;
 	handler_of(r->pool, r->method)(r);
+	req_end_handler(r);
 }
 
 /* ---- admission ---- */

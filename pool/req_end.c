@@ -26,12 +26,30 @@ static void drop_sync_task(struct req *r)
 	pool_submit(r->pool, t, NULL, NULL);
 }
 
+/* The first one counts: what a handler does after it has failed is void. */
+static void keep_outcome(struct req_own *o, struct value *result,
+			 struct value *error)
+{
+	if (o->has_outcome) {
+		value_unref(result);
+		value_unref(error);
+		return;
+	}
+	o->has_outcome = true;
+	o->end_result = result;
+	o->end_error = error;
+}
+
 /* Takes both; one of them is NULL. */
 static void finish(struct req *r, struct value *result, struct value *error)
 {
 	struct req_own *o = req_own(r);
 	struct call *c;
 
+	if (o->in_handler) {
+		keep_outcome(o, result, error);
+		return;
+	}
 	if (r->task_is_async) {
 		value_unref(o->result);
 		value_unref(o->error);
@@ -48,6 +66,19 @@ static void finish(struct req *r, struct value *result, struct value *error)
 		call_fail_value(c, error);
 	else
 		call_reply(c, result);
+}
+
+void req_end_handler(struct req *r)
+{
+	struct req_own *o = req_own(r);
+
+	o->in_handler = false;
+	if (o->is_freed) {
+		req_free(r);
+	} else if (o->has_outcome) {
+		o->has_outcome = false;
+		finish(r, TAKE_PTR(o->end_result), TAKE_PTR(o->end_error));
+	}
 }
 
 void req_reply(struct req *r, struct value *result)

@@ -39,6 +39,11 @@ const struct store *db_store(const struct db *db)
 	return db->store;
 }
 
+uint64_t db_applied_index(const struct db *db)
+{
+	return db->applying;
+}
+
 /* --- the state machine --- */
 
 static bool apply_txn(struct db *db, const char *p, size_t n)
@@ -89,6 +94,7 @@ static void on_apply(void *data, uint64_t index, const char *p, size_t n)
 {
 	struct db *db = data;
 
+	db->applying = index;
 	if (db->broken || !db_apply_entry(db, p, n))
 		return;
 	members_note_digest(db, index);

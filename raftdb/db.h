@@ -69,6 +69,9 @@ bool db_has_state(const struct db_config *cfg);
 void db_close(struct db *db, void (*cb)(void *data), void *data);
 
 const struct store *db_store(const struct db *db);
+/* Log index that the store is at; in the changed callback, the one of the entry
+ * that is being applied. */
+uint64_t db_applied_index(const struct db *db);
 
 /* result.status is TXN_OK.. when error == 0. error < 0: -ETIMEDOUT nobody
  * answered in time: the outcome is unknown (retry with the same txn id is

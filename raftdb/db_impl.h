@@ -160,6 +160,7 @@ struct db {
 	struct digest_at *digests; /* ring by count of entries applied here */
 	uint64_t n_digests;
 	uint64_t n_txns; /* applied since the start */
+	uint64_t applying; /* index of the entry applied last, or just now */
 	uint64_t n_differences; /* digests of others that were not ours */
 
 	bool disk_low;

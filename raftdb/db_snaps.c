@@ -287,7 +287,7 @@ int snaps_restore(void *data, const char *p, size_t n)
 		db_fail(db, "a snapshot could not be loaded");
 		return error;
 	}
-	db->snaps.index = index;
+	db->applying = db->snaps.index = index;
 	db->snaps.bytes_since = 0;
 	db->n_digests = 0; /* nothing is known of what was jumped over */
 	members_note_digest(db, index);

@@ -17,7 +17,12 @@ raftdb_libraftdb_a_SOURCES = \
 	raftdb/link_conn.c \
 	raftdb/link_impl.h \
 	raftdb/link_tls.c \
+	raftdb/history.c raftdb/history.h \
 	raftdb/peers.c raftdb/peers.h \
+	raftdb/pooldb.c raftdb/pooldb.h \
+	raftdb/pooldb_file.c \
+	raftdb/pooldb_history.c \
+	raftdb/pooldb_impl.h \
 	raftdb/pump.c raftdb/pump.h \
 	raftdb/store.c raftdb/store.h \
 	raftdb/store_apply.c \

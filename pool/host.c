@@ -448,6 +448,13 @@ static struct value *preventing_map(struct req *r, const struct record *host)
 	return map;
 }
 
+struct value *host_evacuation_error(struct req *r, const struct record *host)
+{
+	_cleanup_(value_unrefp) struct value *map = preventing_map(r, host);
+
+	return map->n > 0 ? value_ref(map->items[1]) : NULL;
+}
+
 static void host_get_preventing(struct req *r)
 {
 	struct record *host = req_arg_record(r, 0, CLASS_host);
@@ -502,6 +509,7 @@ const struct handler_def host_handlers[] = {
 	{ M_host_apply_edition, host_apply_edition },
 	{ M_host_declare_dead, host_declare_dead },
 	{ M_host_destroy, host_destroy },
+	{ M_host_evacuate, host_evacuate },
 	{ M_host_assert_can_evacuate, host_assert_can_evacuate },
 	{ M_host_get_vms_which_prevent_evacuation, host_get_preventing },
 	{ 0, NULL },

@@ -265,8 +265,13 @@ static bool consider(struct pool *p, const char *ref, bool may_send)
 	bool wants = false;
 	struct run *run;
 
-	if (!step || !is_mine(p, job) ||
-	    job_of_vm(store_of(p), record_str(job, F_job_vm)) != job)
+	if (!step || !is_mine(p, job))
+		return false;
+	if (step->tick) {
+		step->tick(p, job);
+		return false;
+	}
+	if (job_of_vm(store_of(p), record_str(job, F_job_vm)) != job)
 		return false;
 	run = run_for(p, job);
 	if (!run->committing)

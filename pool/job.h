@@ -44,6 +44,9 @@ struct job_step {
 	void (*failed)(struct job_end *e);
 	enum when_dead when_dead;
 	bool cancellable;
+	/* A host's own job: called at each change of any job and each second,
+	 * instead of all above. */
+	void (*tick)(struct pool *p, struct record *job);
 	double progress; /* of the job when the step begins */
 	double share;    /* ... and the part that the step's progress fills */
 };
@@ -77,6 +80,11 @@ void job_end_dead(struct pool *p, struct record *job, struct record *host);
 extern const struct job_step job_migrate_steps[]; /* ended by a NULL kind */
 /* Undoes a migration before its switch. */
 void job_migrate_abort(struct job_end *e, struct value *takes_error);
+
+/* ---- job_evacuate.c ---- */
+void job_evacuate_tick(struct pool *p, struct record *job);
+/* Leaves a failed job's error in the job that it was a part of. */
+void job_tell_parent(struct job_end *e, const struct value *error);
 
 /* ---- job_config.c ---- */
 /* The executor's `config` of a VM. */

@@ -23,7 +23,8 @@ void job_create(const struct pool *p, struct txn *t, const struct record *vm,
 	draft_str(&d, F_job_kind, spec->kind);
 	draft_str(&d, F_job_state, "running");
 	draft_str(&d, F_job_step, spec->step);
-	draft_copy(&d, F_job_vm, vm->ref);
+	if (vm)
+		draft_copy(&d, F_job_vm, vm->ref);
 	draft_str(&d, F_job_task, *spec->task ? spec->task : REF_NULL);
 	draft_copy(&d, F_job_host, spec->host->ref);
 	draft_copy(&d, F_job_source, spec->source ? spec->source->ref :
@@ -134,6 +135,7 @@ void job_finish(struct job_end *e)
 
 void job_fail(struct job_end *e, struct value *takes_error)
 {
+	job_tell_parent(e, takes_error);
 	task_fail(e->p, e->t, record_str(e->job, F_job_task), takes_error);
 	remove_job(e->s, e->t, &e->vm, e->job);
 }
@@ -208,15 +210,14 @@ static void end_begin(struct job_end *e, struct pool *p, struct record *job,
 	draft_edit(&e->vm, e->t, vm);
 }
 
-static void end_without_vm(struct pool *p, struct record *job, pool_txn_cb cb,
+static void end_without_vm(struct pool *p, struct record *job,
+			   struct value *takes_error, pool_txn_cb cb,
 			   void *cb_data)
 {
 	struct txn *t = txn_new(record_str(job, F_job_author));
 
 	txn_guard_version(t, job);
-	task_fail(p, t, record_str(job, F_job_task),
-		  api_error("HANDLE_INVALID", "VM", record_str(job, F_job_vm),
-			    NULL));
+	task_fail(p, t, record_str(job, F_job_task), takes_error);
 	remove_job(store_of(p), t, NULL, job);
 	pool_submit(p, t, cb, cb_data);
 }
@@ -236,7 +237,9 @@ bool job_end_step(struct pool *p, struct record *job,
 
 	xassert(step && !result != !error);
 	if (!vm) {
-		end_without_vm(p, job, cb, cb_data);
+		end_without_vm(p, job, api_error("HANDLE_INVALID", "VM",
+						 record_str(job, F_job_vm),
+						 NULL), cb, cb_data);
 		return false;
 	}
 	end_begin(&e, p, job, vm);
@@ -285,7 +288,9 @@ void job_end_dead(struct pool *p, struct record *job, struct record *host)
 	struct job_end e;
 
 	if (!vm) {
-		end_without_vm(p, job, NULL, NULL);
+		end_without_vm(p, job, api_error("HOST_OFFLINE",
+						 value_str(host->ref), NULL),
+			       NULL, NULL);
 		return;
 	}
 	end_begin(&e, p, job, vm);

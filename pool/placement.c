@@ -504,10 +504,10 @@ static struct record *draw(const struct choice *list, size_t n)
 }
 
 struct record *vm_choose_host(const struct pool *p, const struct record *vm,
-			      struct value **ret_error)
+			      unsigned flags, struct value **ret_error)
 {
 	struct choice list[MAX_CANDIDATES];
-	size_t n = candidates(p, vm, 0, list);
+	size_t n = candidates(p, vm, flags, list);
 	struct record *h;
 
 	for (size_t i = 0; i < n; i++)
@@ -516,9 +516,9 @@ struct record *vm_choose_host(const struct pool *p, const struct record *vm,
 	if (n > 0)
 		return draw(list, n);
 	/* Memory apart, some host would do: then its shortage is the answer. */
-	n = candidates(p, vm, BOOT_IGNORE_MEMORY, list);
+	n = candidates(p, vm, flags | BOOT_IGNORE_MEMORY, list);
 	h = n > 0 ? draw(list, n) : NULL;
-	*ret_error = h ? vm_boot_error(p, vm, h, 0) : NULL;
+	*ret_error = h ? vm_boot_error(p, vm, h, flags) : NULL;
 	if (!*ret_error)
 		*ret_error = api_error("NO_HOSTS_AVAILABLE", NULL);
 	return NULL;

@@ -88,7 +88,7 @@ struct value *vm_boot_error(const struct pool *p, const struct record *vm,
 			    const struct record *host, unsigned flags);
 /* Borrowed, or NULL and the error. */
 struct record *vm_choose_host(const struct pool *p, const struct record *vm,
-			      struct value **ret_error);
+			      unsigned flags, struct value **ret_error);
 /* Bytes that a domain of vm gets on host. */
 int64_t vm_memory_target(const struct store *s, const struct record *vm,
 			 const struct record *host);
@@ -135,7 +135,7 @@ struct job_spec {
 	const char *author;
 };
 /* Adds the job's row to t. The draft of the VM must be part of the same
- * transaction (its guard makes fences rise). params: taken, a map, or NULL.
+ * transaction (its guard makes fences rise); vm is NULL in a host's own job. params: taken, a map, or NULL.
  * ret_ref may be NULL. */
 void job_create(const struct pool *p, struct txn *t, const struct record *vm,
 		const struct job_spec *spec, struct value *params,
@@ -184,6 +184,7 @@ struct host_state {
 	bool hardware_synced; /* ... what the executor told is in them too */
 	bool master_pending;
 	bool reconciling;
+	bool evacuation_pending; /* a transaction of host.evacuate */
 };
 /* host.other_config: why the host does not enable itself ("until_reboot",
  * "always"). */
@@ -219,6 +220,9 @@ void dbsync_refresh_metrics(struct pool *p);
 /* ---- member.c ---- */
 size_t member_voters_wanted(size_t members);
 struct record *member_of_host(const struct store *s, const char *host_ref);
+/* host.c: why the first of its VMs cannot go elsewhere; NULL if all can. */
+struct value *host_evacuation_error(struct req *r, const struct record *host);
+void host_evacuate(struct req *r); /* job_evacuate.c */
 /* host.c: destroys all rows that stand for the host alone. */
 void host_drop_rows(const struct store *s, struct txn *t,
 		    const struct record *host);

@@ -238,7 +238,7 @@ static struct record *boot_host(struct req *r, const struct boot_op *b,
 			one_error("HOST_EVACUATE_IN_PROGRESS", host) :
 			vm_boot_error(r->pool, vm, host, 0);
 	} else if (!error) {
-		host = vm_choose_host(r->pool, vm, &error);
+		host = vm_choose_host(r->pool, vm, 0, &error);
 	}
 	if (!error)
 		return host;

@@ -242,6 +242,90 @@ static void test_hard_shutdown_of_a_mover(void **state)
 	}
 }
 
+/* ---- evacuation ---- */
+
+static void test_evacuate(void **state)
+{
+	char vms[5][REF_LEN + 1];
+	struct reply r;
+
+	for (int i = 0; i < 5; i++) {
+		make_vm(vms[i], "leaving");
+		start_on(vms[i], 1);
+	}
+	w.hold = "migrate_send"; /* the first one's; others pass */
+	call_at(&w.h[0], &r, "host.evacuate", S(w.h[1].ref), S(REF_NULL), I(2),
+		NULL);
+	assert_true(host_is_evacuating(row(w.h[1].ref)));
+	fails(("VM.start_on", S(vms[0]), S(w.h[1].ref), B(false), B(false)),
+	      "VM_BAD_POWER_STATE");
+	world_advance(3000);
+	assert_int_equal(store_count(w.store, CLASS_job), 2);
+	assert_int_equal(field_of(w.h[0].ref, F_host_resident_VMs)->n, 5);
+	assert_null(r.result);
+	release_held();
+	world_advance(2000);
+	assert_non_null(r.result);
+	reply_clear(&r);
+	for (int i = 0; i < 5; i++)
+		assert_settled(vms[i], 0);
+	assert_false(host_is_evacuating(row(w.h[1].ref)));
+	assert_true(set_has(field_of(w.h[1].ref, F_host_allowed_operations),
+			    "vm_start"));
+	do_ok("host.evacuate", S(w.h[1].ref));
+}
+
+static void test_evacuate_fails(void **state)
+{
+	char vm[REF_LEN + 1], paused[REF_LEN + 1];
+
+	make_vm(vm, "stuck");
+	start_on(vm, 1);
+	w.fail = "migrate_send";
+	fails(("host.evacuate", S(w.h[1].ref)), "VM_MIGRATE_FAILED");
+	w.fail = NULL;
+	assert_settled(vm, 1);
+	make_vm(paused, "paused");
+	start_on(paused, 1);
+	do_ok("VM.pause", S(paused));
+	fails(("host.assert_can_evacuate", S(w.h[1].ref)),
+	      "CANNOT_EVACUATE_HOST");
+	fails(("host.evacuate", S(w.h[1].ref)), "VM_BAD_POWER_STATE", paused,
+	      "running", "paused");
+	do_ok("VM.hard_shutdown", S(paused));
+	do_ok("host.disable", S(w.h[0].ref));
+	fails(("host.evacuate", S(w.h[1].ref)), "NO_HOSTS_AVAILABLE", vm);
+	do_ok("host.enable", S(w.h[0].ref));
+	do_ok("host.evacuate", S(w.h[1].ref));
+	assert_settled(vm, 0);
+}
+
+static void test_evacuation_survives(void **state)
+{
+	char vms[3][REF_LEN + 1];
+	struct reply r;
+
+	for (int i = 0; i < 3; i++) {
+		make_vm(vms[i], "leaving");
+		start_on(vms[i], 1);
+	}
+	w.hold = "migrate_send";
+	call_at(&w.h[0], &r, "host.evacuate", S(w.h[1].ref), S(REF_NULL), I(1),
+		NULL);
+	daemon_stop(&w.h[1]);
+	lead(2);
+	release_held();
+	world_advance(1000);
+	assert_null(r.result);
+	daemon_start(&w.h[1]);
+	world_advance(5000);
+	assert_non_null(r.result);
+	reply_clear(&r);
+	for (int i = 0; i < 3; i++)
+		assert_settled(vms[i], running_on(vms[i]));
+	assert_int_equal(field_of(w.h[1].ref, F_host_resident_VMs)->n, 1);
+}
+
 /* ---- processes that die ---- */
 
 /* Calls with the verb during which something dies, and where it is sent. */
@@ -705,6 +789,9 @@ int main(void)
 		two_test(test_migrate_step_fails),
 		two_test(test_migrate_cancelled),
 		two_test(test_hard_shutdown_of_a_mover),
+		two_test(test_evacuate),
+		two_test(test_evacuate_fails),
+		three_test(test_evacuation_survives),
 		three_test(test_daemon_dies),
 		three_test(test_daemon_dies_verb_done),
 		three_test(test_executor_dies),

@@ -85,7 +85,8 @@ static struct vm_world {
 	uint64_t random;
 	struct list wishes;
 	char session[REF_LEN + 1];
-	/* Verb that is not answered (held), or fails, on any host; NULL none. */
+	/* Verb whose next use is not answered (held), or that fails, on any host;
+	 * NULL none. */
 	const char *hold, *fail;
 	struct value *held; /* the message */
 	struct sim_host *held_at;
@@ -337,8 +338,8 @@ static inline int sim_send(struct sim_host *h, const struct value *msg)
 		tell_state(h);
 	else if (!strcmp(type, "cancel"))
 		cancel_held(h, value_get_str(msg, "id"));
-	else if (w.hold && !strcmp(w.hold, value_get_str(msg, "verb"))) {
-		value_unref(w.held);
+	else if (w.hold && !w.held &&
+		 !strcmp(w.hold, value_get_str(msg, "verb"))) {
 		w.held = value_ref(msg);
 		w.held_at = h;
 	} else

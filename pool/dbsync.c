@@ -85,7 +85,8 @@ static void template_boot(struct draft *d, bool hvm)
 	draft_str(d, F_VM_HVM_boot_policy, hvm ? "BIOS order" : "");
 	if (hvm)
 		draft_set(d, F_VM_HVM_boot_params,
-			  value_map_of("order", value_stringz("cdn"), "firmware",
+			  value_map_of("order", value_stringz("cdn"),
+				       "firmware",
 				       value_stringz("bios"), NULL));
 	else
 		draft_str(d, F_VM_PV_bootloader, "pygrub");
@@ -211,7 +212,8 @@ static void refresh_consoles(struct pool *p, struct txn *t, struct draft *host)
 		location = console_location(p, host->now,
 					    record_str(c, F_console_uuid));
 		if (!value_is_str(c->fields[F_console_location], location))
-			txn_set(t, c->cls, value_str(c->ref), F_console_location,
+			txn_set(t, c->cls, value_str(c->ref),
+				F_console_location,
 				value_stringz(location));
 	}
 }
@@ -257,7 +259,8 @@ static void refresh_hardware(struct pool *p, struct txn *t, struct draft *d,
 	const struct value *hw = value_get(state, "host");
 
 	dbsync_host_hardware(d, me);
-	dbsync_add_cpus(t, draft_ref(d), me, d->base->fields[F_host_host_CPUs]->n);
+	dbsync_add_cpus(t, draft_ref(d), me,
+			d->base->fields[F_host_host_CPUs]->n);
 	refresh_metrics(p, t, d->base, hw);
 	refresh_dom0(p, t, d->base, value_get_int(hw, "memory_total", 0));
 	if (!value_get(d->now->fields[F_host_other_config], HOST_DISABLED_KEY))
@@ -280,7 +283,8 @@ static void on_refreshed(void *data, int error, struct txn_result result)
 void dbsync_refresh_host(struct pool *p)
 {
 	struct record *host = pool_this_host(p);
-	const struct value *state = p->executor_up ? p->hosts->exec_state : NULL;
+	const struct value *state =
+		p->executor_up ? p->hosts->exec_state : NULL;
 	_cleanup_(value_unrefp) struct value *me = NULL;
 	struct txn *t;
 	struct draft d;

@@ -102,7 +102,8 @@ struct value *dbsync_restrictions(bool with_licence)
 
 static struct value *number_text(const struct value *host, const char *key)
 {
-	return value_printf("%lld", host ? (long long)value_get_int(host, key, 0) :
+	return value_printf("%lld", host ? (long long)value_get_int(host, key,
+								    0) :
 					   0LL);
 }
 
@@ -118,7 +119,8 @@ struct value *dbsync_describe_host(const struct pool *p)
 
 	return value_map_of(
 		"uuid", value_stringz(p->cfg.host_uuid),
-		"raft_id", value_printf("%llu", (unsigned long long)db_id_of_uuid(
+		"raft_id", value_printf("%llu",
+					(unsigned long long)db_id_of_uuid(
 							p->cfg.host_uuid)),
 		"peer_address", value_stringz(p->cfg.peer_address),
 		"fingerprint", value_stringz(p->cfg.fingerprint),
@@ -221,7 +223,8 @@ void dbsync_add_cpus(struct txn *t, const char *host_ref, const struct value *d,
 		draft_create(&c, t, CLASS_host_cpu, NULL);
 		draft_str(&c, F_host_cpu_host, host_ref);
 		draft_int(&c, F_host_cpu_number, (int64_t)i);
-		draft_str(&c, F_host_cpu_vendor, value_get_str(d, "cpu_vendor"));
+		draft_str(&c, F_host_cpu_vendor, value_get_str(d,
+							       "cpu_vendor"));
 		draft_str(&c, F_host_cpu_modelname,
 			  value_get_str(d, "cpu_model"));
 		draft_int(&c, F_host_cpu_speed, number(d, "cpu_mhz"));
@@ -299,7 +302,8 @@ static void add_control_domain(const struct pool *p, struct draft *host,
 	draft_write_vm(&vm, s);
 }
 
-static void add_pif(struct draft *host, const struct value *d, const char *network)
+static void add_pif(struct draft *host, const struct value *d,
+		    const char *network)
 {
 	const char *address = value_get_str(d, "address");
 	struct draft pif, m;

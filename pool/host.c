@@ -87,7 +87,8 @@ static void reply_false(struct req *r)
 
 /* ---- setting ---- */
 
-static void write_host(struct req *r, struct draft *d, const struct record *host)
+static void write_host(struct req *r, struct draft *d,
+		       const struct record *host)
 {
 	draft_write_host(d, host_counts_live(r->pool, host));
 }
@@ -383,7 +384,8 @@ static void host_destroy(struct req *r)
 		return;
 	}
 	if (has_residents(req_store(r), host)) {
-		req_fail(r, "HOST_HAS_RESIDENT_VMS", value_str(host->ref), NULL);
+		req_fail(r, "HOST_HAS_RESIDENT_VMS", value_str(host->ref),
+			 NULL);
 		return;
 	}
 	t = req_txn(r);
@@ -396,7 +398,8 @@ static void host_destroy(struct req *r)
 static struct value *prevents(struct req *r, const struct record *vm,
 			      const struct record *host)
 {
-	struct value *error = vm_op_error(req_store(r), vm, "pool_migrate", true);
+	struct value *error = vm_op_error(req_store(r), vm, "pool_migrate",
+					  true);
 
 	if (error)
 		return error;
@@ -442,7 +445,8 @@ static struct value *preventing_map(struct req *r, const struct record *host)
 {
 	size_t max = host->fields[F_host_resident_VMs]->n;
 	struct value **pairs = xcalloc(2 * max + 1, sizeof *pairs);
-	struct value *map = value_map_from(pairs, preventing_vms(r, host, pairs));
+	struct value *map = value_map_from(pairs, preventing_vms(r, host,
+								 pairs));
 
 	free(pairs);
 	return map;

@@ -128,7 +128,8 @@ struct commit {
 /* A failure may have left the domain in another state than the row says. */
 static void ask_for_state(struct pool *p)
 {
-	struct value *msg = value_struct_of("type", value_stringz("list"), NULL);
+	struct value *msg = value_struct_of("type", value_stringz("list"),
+					    NULL);
 
 	p->hooks.executor_send(p->hooks.data, msg);
 	value_unref(msg);
@@ -216,7 +217,8 @@ static struct value *cancelled(const struct record *job)
 				     record_str(job, F_job_task), NULL));
 }
 
-static void wait_until(struct pool *p, struct run *run, const struct record *job)
+static void wait_until(struct pool *p, struct run *run,
+		       const struct record *job)
 {
 	if (env_wall_ms() / 1000 >= record_int(job, F_job_deadline))
 		run->done = done_ok();
@@ -234,7 +236,8 @@ static bool consider_step(struct pool *p, struct run *run,
 		return false;
 	}
 	if (run->sent) {
-		if (step->cancellable && is_cancelled(job) && !run->cancel_sent) {
+		if (step->cancellable && is_cancelled(job) &&
+		    !run->cancel_sent) {
 			run->cancel_sent = true;
 			send_cancel(p, run->id);
 		}
@@ -385,7 +388,8 @@ static struct run *run_by_id(struct pool *p, const char *id)
 	return NULL;
 }
 
-static void on_progress(struct pool *p, struct run *run, const struct value *msg)
+static void on_progress(struct pool *p, struct run *run,
+			const struct value *msg)
 {
 	const struct record *job = store_get_class(store_of(p), CLASS_job,
 						   run->ref);
@@ -395,7 +399,8 @@ static void on_progress(struct pool *p, struct run *run, const struct value *msg
 	double progress;
 	struct txn *t;
 
-	if (!step || !f || f->kind != VALUE_FLOAT || !(f->d >= 0 && f->d <= 1) ||
+	if (!step || !f || f->kind != VALUE_FLOAT || !(f->d >= 0 &&
+						       f->d <= 1) ||
 	    !store_get_class(store_of(p), CLASS_task, task) ||
 	    env_mono_ms() < run->progress_at_ms + PROGRESS_MS)
 		return;

@@ -27,7 +27,7 @@ struct job_end {
 
 /* What the leader does with a step whose host is dead. */
 enum when_dead {
-	DEAD_FAIL,  /* the VM stays as it is (bound to the host), the job fails */
+	DEAD_FAIL,  /* the VM stays as it is, bound to the host */
 	DEAD_BIND,  /* it may have begun: the VM counts as running there */
 	DEAD_ABORT, /* nothing has been switched over: undo */
 	DEAD_WAIT,  /* only that host can go on */

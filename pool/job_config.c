@@ -18,7 +18,8 @@ static bool guest_key(const char *key)
 	return !strncmp(key, "vm-data/", 8) || !strncmp(key, "FIST/", 5);
 }
 
-static struct value *filtered(const struct value *map, bool (*keep)(const char *))
+static struct value *filtered(const struct value *map,
+			      bool (*keep)(const char *))
 {
 	struct value **pairs = xcalloc(2 * (size_t)map->n + 1, sizeof *pairs);
 	struct value *ret;
@@ -37,7 +38,8 @@ static struct value *filtered(const struct value *map, bool (*keep)(const char *
 	return ret;
 }
 
-static struct value *text_field(const struct record *vm, unsigned field, bool use)
+static struct value *text_field(const struct record *vm, unsigned field,
+				bool use)
 {
 	return use ? value_ref(vm->fields[field]) : value_stringz("");
 }
@@ -77,6 +79,7 @@ struct value *job_vm_config(const struct record *vm)
 		"on_crash", value_ref(vm->fields[F_VM_actions_after_crash]),
 		"xenstore", filtered(vm->fields[F_VM_xenstore_data], guest_key),
 		"platform", filtered(vm->fields[F_VM_platform], any_key),
-		"other_config", filtered(vm->fields[F_VM_other_config], any_key),
+		"other_config", filtered(vm->fields[F_VM_other_config],
+					 any_key),
 		NULL);
 }

@@ -182,7 +182,7 @@ struct value *job_error(const struct job_end *e)
 				 record_str(e->job, F_job_task), NULL);
 	if (error_is(error, "FENCED"))
 		return api_error("INTERNAL_ERROR",
-				 "the host has seen a newer job of this VM", NULL);
+				 "a newer job of this VM is known", NULL);
 	v = value_set_new(error->n);
 	for (uint32_t i = 0; i < error->n; i++)
 		v->items[i] = value_is_str(error->items[i], uuid) ?
@@ -224,7 +224,8 @@ static void end_without_vm(struct pool *p, struct record *job,
 
 static struct record *vm_of(struct pool *p, const struct record *job)
 {
-	return store_get_class(store_of(p), CLASS_VM, record_str(job, F_job_vm));
+	return store_get_class(store_of(p), CLASS_VM, record_str(job,
+								 F_job_vm));
 }
 
 bool job_end_step(struct pool *p, struct record *job,
@@ -262,7 +263,7 @@ static void end_dead(struct job_end *e, const struct job_step *step,
 	switch (step->when_dead) {
 	case DEAD_BIND:
 		/* Its executor may have begun, or begin when it is back: until
-		 * that host has spoken, or is declared dead, the VM is there. */
+		 * that host speaks, or is declared dead, the VM is there. */
 		vm_becomes_live(e->p, &e->vm, host, -1, false, true);
 		job_fail(e, error);
 		break;

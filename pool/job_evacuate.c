@@ -26,7 +26,8 @@ struct evacuation {
 	struct value *refusal; /* why another one may not; owned */
 };
 
-static int64_t param(const struct record *job, const char *key, int64_t otherwise)
+static int64_t param(const struct record *job, const char *key,
+		     int64_t otherwise)
 {
 	const char *s = value_get_str(job->fields[F_job_params], key);
 	int64_t v;
@@ -213,7 +214,8 @@ void job_tell_parent(struct job_end *e, const struct value *error)
 
 /* ---- the call ---- */
 
-static unsigned count_residents(const struct store *s, const struct record *host)
+static unsigned count_residents(const struct store *s,
+				const struct record *host)
 {
 	const struct value *vms = host->fields[F_host_resident_VMs];
 	unsigned n = 0;
@@ -236,7 +238,8 @@ static struct value *evacuate_params(const struct req *r,
 		batch = DEFAULT_BATCH;
 	return value_map_of(
 		"batch", value_printf("%lld", (long long)MIN(batch, MAX_BATCH)),
-		"total", value_printf("%u", count_residents(req_store(r), host)),
+		"total", value_printf("%u", count_residents(req_store(r),
+							    host)),
 		NULL);
 }
 

@@ -20,14 +20,16 @@ static void tell_caller(struct pool *p, struct record *job, struct record *host)
 	struct txn *t;
 
 	if (!value_is_str(job->fields[F_job_state], "aborting") ||
-	    !store_get_class(store_of(p), CLASS_task, record_str(job, F_job_task)))
+	    !store_get_class(store_of(p), CLASS_task, record_str(job,
+								 F_job_task)))
 		return;
 	t = txn_new("leader");
 	txn_guard_version(t, job);
 	task_fail(p, t, record_str(job, F_job_task),
 		  job->fields[F_job_error]->n > 0 ?
 			  value_ref(job->fields[F_job_error]) :
-			  api_error("HOST_OFFLINE", value_str(host->ref), NULL));
+			  api_error("HOST_OFFLINE", value_str(host->ref),
+				    NULL));
 	if (txn_is_empty(t))
 		txn_free(t);
 	else
@@ -35,7 +37,8 @@ static void tell_caller(struct pool *p, struct record *job, struct record *host)
 }
 
 /* A migration's send also needs the other end. */
-static struct record *dead_host_of(const struct pool *p, const struct record *job,
+static struct record *dead_host_of(const struct pool *p,
+				   const struct record *job,
 				   const struct job_step *step)
 {
 	struct record *host = store_get_class(store_of(p), CLASS_host,

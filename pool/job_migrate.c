@@ -57,7 +57,8 @@ static struct value *send_params(const struct pool *p, const struct record *job,
 {
 	return value_struct_of("address", value_stringz(param(job, "address")),
 			       "port", value_int(atoi(param(job, "port"))),
-			       "token", value_stringz(param(job, "token")), NULL);
+			       "token", value_stringz(param(job,
+							    "token")), NULL);
 }
 
 static struct value *no_params(const struct pool *p, const struct record *job,
@@ -186,7 +187,8 @@ static void activate_failed(struct job_end *e)
 	struct record *from = job_host(e, F_job_source);
 
 	if (from)
-		vm_moves_to(e->p, &e->vm, from, domid_param(e->job, "old_domid"));
+		vm_moves_to(e->p, &e->vm, from, domid_param(e->job,
+							    "old_domid"));
 	abort_with(e, migrate_error(e), "undo_destination");
 }
 

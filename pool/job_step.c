@@ -19,7 +19,8 @@ static struct value *no_params(const struct pool *p, const struct record *job,
 	return value_struct_new(0);
 }
 
-static struct value *start_params(const struct pool *p, const struct record *job,
+static struct value *start_params(const struct pool *p,
+				  const struct record *job,
 				  const struct record *vm)
 {
 	return value_struct_of(
@@ -57,7 +58,8 @@ static struct value *config_params(const struct pool *p,
 /* Only the host itself knows where its images are. */
 static char *image_path(const struct pool *p, const struct record *vm)
 {
-	return xasprintf("%s/%s.image", p->cfg.image_dir ? p->cfg.image_dir : "",
+	return xasprintf("%s/%s.image",
+			 p->cfg.image_dir ? p->cfg.image_dir : "",
 			 record_str(vm, F_VM_uuid));
 }
 
@@ -121,7 +123,8 @@ static void start_done(struct job_end *e)
 				      record_str(e->job, F_job_host), NULL));
 		return;
 	}
-	vm_becomes_live(e->p, &e->vm, host, value_get_int(e->result, "domid", -1),
+	vm_becomes_live(e->p, &e->vm, host, value_get_int(e->result, "domid",
+							  -1),
 			job_param_is(e->job, "paused"), true);
 	job_message(e, "VM_STARTED");
 	finish_after(e, F_VM_start_delay);
@@ -135,7 +138,8 @@ static void resume_done(struct job_end *e)
 		failed(e);
 		return;
 	}
-	vm_becomes_live(e->p, &e->vm, host, value_get_int(e->result, "domid", -1),
+	vm_becomes_live(e->p, &e->vm, host, value_get_int(e->result, "domid",
+							  -1),
 			job_param_is(e->job, "paused"), false);
 	vm_drop_image(e->p, &e->vm);
 	job_message(e, "VM_RESUMED");
@@ -197,7 +201,8 @@ static void reboot_done(struct job_end *e)
 		failed(e);
 		return;
 	}
-	vm_becomes_live(e->p, &e->vm, host, value_get_int(e->result, "domid", -1),
+	vm_becomes_live(e->p, &e->vm, host, value_get_int(e->result, "domid",
+							  -1),
 			false, true);
 	job_message(e, "VM_REBOOTED");
 	job_finish(e);

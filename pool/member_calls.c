@@ -107,7 +107,8 @@ static void pool_designate_new_master(struct req *r)
 		const struct record *master = pool_master(r->pool);
 
 		req_fail(r, "HOST_IS_SLAVE",
-			 master ? record_str(master, F_host_address) : "", NULL);
+			 master ? record_str(master,
+					     F_host_address) : "", NULL);
 		return;
 	}
 	req_park(r);
@@ -153,7 +154,8 @@ static void pool_eject(struct req *r)
 		return;
 	}
 	if (has_running_vm(req_store(r), host)) {
-		req_fail(r, "OPERATION_NOT_ALLOWED", "VM resident on host", NULL);
+		req_fail(r, "OPERATION_NOT_ALLOWED", "VM resident on host",
+			 NULL);
 		return;
 	}
 	t = req_txn(r);

@@ -167,13 +167,15 @@ static bool same_version(const struct value *a, const struct value *b)
 					    "platform_version" };
 
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
-		if (strcmp(value_get_str(a, keys[i]), value_get_str(b, keys[i])))
+		if (strcmp(value_get_str(a, keys[i]), value_get_str(b,
+								    keys[i])))
 			return false;
 	return true;
 }
 
 /* theirs: a host record as JSON gives it. */
-static struct value *host_error(const struct join *j, const struct value *theirs)
+static struct value *host_error(const struct join *j,
+				const struct value *theirs)
 {
 	const struct record *me = pool_this_host(j->r->pool);
 	const struct value *cpu = value_get(theirs, "cpu_info");
@@ -181,7 +183,8 @@ static struct value *host_error(const struct join *j, const struct value *theirs
 	const char *vendor = cpu ? value_get_str(cpu, "vendor") : "";
 	const char *own = value_get_str(me->fields[F_host_cpu_info], "vendor");
 
-	if (value_is_str(me->fields[F_host_uuid], value_get_str(theirs, "uuid")))
+	if (value_is_str(me->fields[F_host_uuid], value_get_str(theirs,
+								"uuid")))
 		return api_error("OPERATION_NOT_ALLOWED",
 				 "This host is a member of that pool already",
 				 NULL);
@@ -218,7 +221,8 @@ static void on_hosts(void *data, int error, struct value *result,
 	}
 	params[0] = j->session;
 	params[1] = dbsync_describe_host(p);
-	params[2] = value_ref(pool_this_host(p)->fields[F_host_software_version]);
+	params[2] =
+		value_ref(pool_this_host(p)->fields[F_host_software_version]);
 	join_call(j, REGISTER, params, 3, on_registered);
 	value_unref(params[1]);
 	value_unref(params[2]);
@@ -282,7 +286,8 @@ static struct value *newcomer_error(const struct req *r, const struct value *d)
 	const char *fingerprint = value_get_str(d, "fingerprint");
 	const char *missing = !uuid_valid(uuid, strlen(uuid)) ? "uuid" :
 			      strlen(fingerprint) != 64 ? "fingerprint" :
-			      !*value_get_str(d, "peer_address") ? "peer_address" :
+			      !*value_get_str(d,
+					      "peer_address") ? "peer_address" :
 			      !*value_get_str(d, "address") ? "address" : NULL;
 
 	if (missing)

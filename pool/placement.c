@@ -84,13 +84,15 @@ static int64_t host_capacity(const struct store *s, const struct record *host)
 	const struct record *m = store_get_class(
 		s, CLASS_host_metrics, record_str(host, F_host_metrics));
 
-	return m ? clamp(record_int(m, F_host_metrics_memory_total), MEMORY_MAX) -
+	return m ? clamp(record_int(m, F_host_metrics_memory_total),
+			 MEMORY_MAX) -
 			   clamp(record_int(host, F_host_memory_overhead),
 				 MEMORY_MAX) : 0;
 }
 
 /* What a VM holds of its host: its promise, or what it has got if actual. */
-static int64_t held_by(const struct store *s, const struct record *vm, bool actual)
+static int64_t held_by(const struct store *s, const struct record *vm,
+		       bool actual)
 {
 	const struct record *m;
 	int64_t held = vm_memory_need(vm), got = 0;
@@ -134,7 +136,8 @@ static int64_t sum_scheduled(const struct store *s, const struct record *host,
 		if (!job_reserves(j) || !is_but(ref, except))
 			continue;
 		vm = store_get_class(s, CLASS_VM, ref);
-		if (vm && !value_equal(vm->fields[F_VM_resident_on], host->ref) &&
+		if (vm && !value_equal(vm->fields[F_VM_resident_on],
+				       host->ref) &&
 		    value_equal(vm->fields[F_VM_scheduled_to_be_resident_on],
 				host->ref))
 			sum += vm_memory_need(vm);
@@ -255,7 +258,8 @@ static struct value *boot_host(const struct boot *b)
 		return api_error("HOST_NOT_LIVE", NULL);
 	if (!record_bool(b->vm, F_VM_is_control_domain) &&
 	    !record_bool(b->host, F_host_enabled))
-		return api_error("HOST_DISABLED", value_str(b->host->ref), NULL);
+		return api_error("HOST_DISABLED", value_str(b->host->ref),
+				 NULL);
 	return NULL;
 }
 
@@ -337,7 +341,8 @@ static bool has_pif(const struct boot *b, const struct record *network)
 }
 
 /* Somebody on this network lives on another host and would not be reached. */
-static bool is_used_elsewhere(const struct boot *b, const struct record *network)
+static bool is_used_elsewhere(const struct boot *b,
+			      const struct record *network)
 {
 	const struct value *vifs = network->fields[F_network_VIFs];
 

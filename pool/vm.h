@@ -43,7 +43,7 @@ void draft_map_put(struct draft *d, unsigned field, const char *key,
 void draft_map_remove(struct draft *d, unsigned field, const char *key);
 /* Writes what differs and closes the draft. */
 void draft_write(struct draft *d);
-/* The same for a VM: brings its devices and allowed_operations in step first. */
+/* The same for a VM: devices and allowed_operations are brought in step. */
 void draft_write_vm(struct draft *d, const struct store *s);
 /* ... and for a host (allowed_operations). live as host_metrics will say. */
 void draft_write_host(struct draft *d, bool live);
@@ -76,7 +76,8 @@ bool vm_check_op(struct req *r, const struct record *vm, const char *op,
 /* hvm, pv, pvh or pv_in_pvh, also when domain_type is unspecified. */
 const char *vm_boot_type(const struct record *vm);
 int64_t vm_memory_overhead(const struct record *vm); /* bytes */
-int64_t vm_memory_need(const struct record *vm);     /* dynamic_min + overhead */
+/* dynamic_min + overhead */
+int64_t vm_memory_need(const struct record *vm);
 /* Unreserved bytes; except_vm (a ref, may be NULL) is not counted. */
 int64_t host_free_memory(const struct store *s, const struct record *host,
 			 const char *except_vm);
@@ -135,8 +136,8 @@ struct job_spec {
 	const char *author;
 };
 /* Adds the job's row to t. The draft of the VM must be part of the same
- * transaction (its guard makes fences rise); vm is NULL in a host's own job. params: taken, a map, or NULL.
- * ret_ref may be NULL. */
+ * transaction (its guard makes fences rise); vm is NULL in a host's own job.
+ * params: taken, a map, or NULL. ret_ref may be NULL. */
 void job_create(const struct pool *p, struct txn *t, const struct record *vm,
 		const struct job_spec *spec, struct value *params,
 		char ret_ref[REF_LEN + 1]);
@@ -173,7 +174,7 @@ extern const struct pool_module member_module;
 
 struct host_state {
 	struct pool_timer timer;
-	struct value *exec_state; /* last `state` of the executor, NULL if none */
+	struct value *exec_state; /* last `state` of the executor, or NULL */
 	bool state_is_fresh;      /* nothing was done since */
 	int64_t serving_since_ms; /* env_mono_ms(); -1: not serving */
 	int64_t metrics_at_ms;    /* when host_metrics was written last */

@@ -90,7 +90,8 @@ static struct value *create_error(const struct value *args)
 		return NULL;
 	return api_error("VM_BAD_POWER_STATE", REF_NULL, "halted",
 			 !strcmp(state, "Suspended") ? "suspended" :
-			 !strcmp(state, "Running") ? "running" : "paused", NULL);
+			 !strcmp(state,
+				 "Running") ? "running" : "paused", NULL);
 }
 
 void vm_create(struct req *r)
@@ -112,7 +113,8 @@ void vm_create(struct req *r)
 	draft_take_args(&d, args, is_ignored);
 	if (!strcmp(value_get_str(args, "power_state"), "Suspended")) {
 		draft_str(&d, F_VM_power_state, "Suspended");
-		draft_copy(&d, F_VM_suspend_VDI, value_get(args, "suspend_VDI"));
+		draft_copy(&d, F_VM_suspend_VDI, value_get(args,
+							   "suspend_VDI"));
 	}
 	default_key(&d, "mac_seed", seed);
 	keep_type_and_policy(&d);
@@ -338,12 +340,14 @@ static void copy_devices(struct copying *c, const struct record *from)
 	const struct record *row;
 
 	for (uint32_t i = 0; i < vbds->n; i++) {
-		row = store_get_class(c->s, CLASS_VBD, value_str(vbds->items[i]));
+		row = store_get_class(c->s, CLASS_VBD,
+				      value_str(vbds->items[i]));
 		if (row)
 			copy_vbd(c, row);
 	}
 	for (uint32_t i = 0; i < vifs->n; i++) {
-		row = store_get_class(c->s, CLASS_VIF, value_str(vifs->items[i]));
+		row = store_get_class(c->s, CLASS_VIF,
+				      value_str(vifs->items[i]));
 		if (row)
 			copy_vif(c, row);
 	}

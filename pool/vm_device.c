@@ -146,7 +146,8 @@ static struct value *moving_error(const struct record *vm)
 	return NULL;
 }
 
-static struct value *vbd_error(const struct value *args, const struct record *vm,
+static struct value *vbd_error(const struct value *args,
+			       const struct record *vm,
 			       const struct record *vdi)
 {
 	const char *type = value_get_str(args, "type");
@@ -164,7 +165,8 @@ static struct value *vbd_error(const struct value *args, const struct record *vm
 	if (vdi && rw && record_bool(vdi, F_VDI_read_only))
 		return one_error("VDI_READONLY", value_str(vdi->ref));
 	if (!strcmp(type, "Floppy") && strcmp(vm_boot_type(vm), "hvm") != 0)
-		return one_error("NOT_IMPLEMENTED", "a floppy disk of a PV guest");
+		return one_error("NOT_IMPLEMENTED",
+				 "a floppy disk of a PV guest");
 	return moving_error(vm);
 }
 
@@ -257,7 +259,8 @@ void vbd_destroy(struct req *r)
 			       "VBD is currently attached");
 }
 
-static struct value *media_error(const struct store *s, const struct record *vbd,
+static struct value *media_error(const struct store *s,
+				 const struct record *vbd,
 				 bool insert)
 {
 	const struct record *vm = store_get_class(s, CLASS_VM,

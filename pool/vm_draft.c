@@ -31,7 +31,8 @@ void draft_create(struct draft *d, struct txn *t, int cls, const char *uuid)
 	d->base = NULL;
 	row_create(t, cls, uuid, ref);
 	d->now = record_of_defaults(class_of(cls), ref);
-	record_set(d->now, (unsigned)class_of(cls)->f_uuid, value_stringz(uuid));
+	record_set(d->now, (unsigned)class_of(cls)->f_uuid,
+		   value_stringz(uuid));
 }
 
 const char *draft_ref(const struct draft *d)

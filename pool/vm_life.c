@@ -17,7 +17,8 @@ static struct value *one_error(const char *code, const struct record *obj)
 
 static const char *author_of(const struct req *r)
 {
-	return r->session ? record_str(r->session, F_session_auth_user_name) : "";
+	return r->session ? record_str(r->session,
+				       F_session_auth_user_name) : "";
 }
 
 /* ---- from live: one verb on the VM's host ---- */
@@ -158,7 +159,8 @@ void vm_life(struct req *r)
 	if (!host && !vm_is_live(vm))
 		halt_suspended(r, vm);
 	else if (!host)
-		req_fail(r, "HOST_OFFLINE", record_str(vm, F_VM_resident_on), NULL);
+		req_fail(r, "HOST_OFFLINE", record_str(vm, F_VM_resident_on),
+			 NULL);
 	else if (!host_counts_live(r->pool, host))
 		req_fail_value(r, one_error("HOST_OFFLINE", host));
 	else

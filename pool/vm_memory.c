@@ -24,7 +24,8 @@ static bool is_nested(const struct record *vm)
 	return !strcmp(v, "true") || !strcmp(v, "1");
 }
 
-static struct value *limits_error(const struct record *vm, const struct limits *l)
+static struct value *limits_error(const struct record *vm,
+				  const struct limits *l)
 {
 	const char *pinned = record_bool(vm, F_VM_is_control_domain) ?
 			     "control domain" : is_nested(vm) ?
@@ -144,7 +145,8 @@ static void bad_value(struct req *r, const char *what, int64_t v)
 	req_fail(r, "INVALID_VALUE", what, s, NULL);
 }
 
-static void write_int(struct req *r, struct record *vm, unsigned field, int64_t v)
+static void write_int(struct req *r, struct record *vm, unsigned field,
+		      int64_t v)
 {
 	struct txn *t = req_txn(r);
 	struct draft d;

@@ -1,7 +1,7 @@
 /* Which operation a VM (or one of its devices, or a host) allows, as pure
  * functions of the store. The same rules fill allowed_operations and refuse
- * calls, so the two cannot differ. Rules in the order in which they are checked;
- * the first that fails gives the error.
+ * calls, so the two cannot differ. Rules stand in the order in which they are
+ * checked; the first that fails gives the error.
  */
 #include <ctype.h>
 #include <string.h>
@@ -33,7 +33,8 @@ static const struct op ops[] = {
 	{ "copy", HALTED, HALTED, TEMPLATE | SNAPSHOT | UPGRADE },
 	{ "create_template", HALTED | SUSPENDED, HALTED | SUSPENDED, UNLISTED },
 	{ "revert", ANY, ANY, SNAPSHOT },
-	{ "checkpoint", PAUSED | RUNNING | SUSPENDED, PAUSED | RUNNING | SUSPENDED,
+	{ "checkpoint", PAUSED | RUNNING | SUSPENDED,
+	  PAUSED | RUNNING | SUSPENDED,
 	  MOVES | DISK_STATE },
 	{ "snapshot_with_quiesce", ANY, ANY, 0 },
 	{ "provision", HALTED, HALTED, TEMPLATE | UPGRADE },
@@ -62,11 +63,14 @@ static const struct op ops[] = {
 	{ "shutdown", PAUSED | RUNNING | SUSPENDED,
 	  PAUSED | RUNNING | SUSPENDED, UNLISTED | UPGRADE },
 	{ "call_plugin", RUNNING, RUNNING, UNLISTED },
-	{ "changing_memory_live", RUNNING, RUNNING, UNLISTED | CONTROL | UPGRADE },
-	{ "awaiting_memory_live", RUNNING, RUNNING, UNLISTED | CONTROL | UPGRADE },
+	{ "changing_memory_live", RUNNING, RUNNING,
+	  UNLISTED | CONTROL | UPGRADE },
+	{ "awaiting_memory_live", RUNNING, RUNNING,
+	  UNLISTED | CONTROL | UPGRADE },
 	{ "changing_dynamic_range", HALTED | RUNNING, HALTED | RUNNING,
 	  TEMPLATE | CONTROL },
-	{ "changing_static_range", HALTED, HALTED | RUNNING, TEMPLATE | CONTROL },
+	{ "changing_static_range", HALTED, HALTED | RUNNING,
+	  TEMPLATE | CONTROL },
 	{ "changing_memory_limits", HALTED, HALTED | RUNNING,
 	  UNLISTED | TEMPLATE | CONTROL },
 	{ "changing_shadow_memory", HALTED, HALTED, TEMPLATE | CONTROL },
@@ -380,7 +384,8 @@ static struct value *rule_guest(const struct check *c)
 		return NULL;
 	for (size_t i = 0; i < ARRAY_LEN(needs); i++)
 		if (!strcmp(needs[i].op, c->op->name) &&
-		    (c->strict || !strcmp(c->op->name, "changing_VCPUs_live")) &&
+		    (c->strict || !strcmp(c->op->name,
+					  "changing_VCPUs_live")) &&
 		    !value_get(f, needs[i].feature) &&
 		    !value_get(f, needs[i].or_feature))
 			return simple_error(c, "VM_LACKS_FEATURE");
@@ -429,7 +434,8 @@ static struct value *rule_belongs(const struct check *c)
 		if (!value_is_null_ref(c->vm->fields[F_VM_appliance]))
 			return api_error("VM_IS_PART_OF_AN_APPLIANCE",
 					 value_str(c->vm->ref),
-					 record_str(c->vm, F_VM_appliance), NULL);
+					 record_str(c->vm,
+						    F_VM_appliance), NULL);
 		if (!value_is_null_ref(c->vm->fields[F_VM_snapshot_schedule]))
 			return api_error("VM_ASSIGNED_TO_SNAPSHOT_SCHEDULE",
 					 value_str(c->vm->ref),
@@ -543,7 +549,8 @@ struct value *vbd_allowed_operations(const struct record *vm,
 	bool running = state_bit(vm) == RUNNING;
 	size_t n = 0;
 
-	if (vbd->fields[F_VBD_current_operations]->n || (running && is_stopping(vm)))
+	if (vbd->fields[F_VBD_current_operations]->n ||
+	    (running && is_stopping(vm)))
 		return value_set_empty();
 	if (!running || !record_bool(vbd, F_VBD_currently_attached))
 		list[n++] = "attach";
@@ -566,7 +573,8 @@ struct value *vif_allowed_operations(const struct record *vm,
 	bool attached = record_bool(vif, F_VIF_currently_attached);
 	size_t n = 0;
 
-	if (vif->fields[F_VIF_current_operations]->n || (running && is_stopping(vm)))
+	if (vif->fields[F_VIF_current_operations]->n ||
+	    (running && is_stopping(vm)))
 		return value_set_empty();
 	if (!running || !attached)
 		list[n++] = "attach";

@@ -165,7 +165,8 @@ static struct value *agile_vif(const struct store *s, const struct record *vif)
 	const struct record *net = store_get_class(
 		s, CLASS_network, record_str(vif, F_VIF_network));
 
-	if (!net || is_everywhere(s, net->fields[F_network_PIFs], F_PIF_host, -1))
+	if (!net || is_everywhere(s, net->fields[F_network_PIFs], F_PIF_host,
+				  -1))
 		return NULL;
 	return api_error("HA_CONSTRAINT_VIOLATION_NETWORK_NOT_SHARED",
 			 value_str(net->ref), NULL);

@@ -21,7 +21,8 @@ static const struct store *store_of(const struct pool *p)
 	return p->hooks.store(p->hooks.data);
 }
 
-static const struct value *domain_of(const struct value *state, const char *uuid)
+static const struct value *domain_of(const struct value *state,
+				     const char *uuid)
 {
 	const struct value *list = value_get(state, "domains");
 
@@ -29,6 +30,11 @@ static const struct value *domain_of(const struct value *state, const char *uuid
 		if (!strcmp(value_get_str(list->items[i], "vm"), uuid))
 			return list->items[i];
 	return NULL;
+}
+
+static bool is_incoming(const struct value *dom)
+{
+	return value_get_int(dom, "incoming", 0) != 0;
 }
 
 static bool dom_is(const struct value *dom, const char *state)
@@ -186,7 +192,7 @@ static bool check_resident(struct pool *p, struct record *vm,
 	bool paused = value_is_str(vm->fields[F_VM_power_state], "Paused");
 	int64_t domid = dom ? value_get_int(dom, "domid", -1) : -1;
 
-	if (!dom || value_get_int(dom, "incoming", 0)) {
+	if (!dom || is_incoming(dom)) {
 		if (act)
 			start_own_job(p, vm, "hard_shutdown", "host");
 	} else if (dom_is(dom, "shutdown") && !paused) {
@@ -221,7 +227,8 @@ static bool check_residents(struct pool *p, const struct value *state, bool act)
 		    job_of_vm(store_of(p), value_str(vm->ref)))
 			continue;
 		found |= check_resident(p, vm,
-					domain_of(state, record_str(vm, F_VM_uuid)),
+					domain_of(state, record_str(vm,
+								    F_VM_uuid)),
 					act);
 	}
 	return found;
@@ -245,7 +252,8 @@ static bool check_domain(struct pool *p, const struct value *dom, bool act)
 
 	if (!vm) {
 		if (act)
-			log_warn("domain of an unknown VM %s is left alone", uuid);
+			log_warn("domain of an unknown VM %s is left alone",
+				 uuid);
 		return false;
 	}
 	if (value_equal(vm->fields[F_VM_resident_on], me->ref) ||
@@ -253,14 +261,15 @@ static bool check_domain(struct pool *p, const struct value *dom, bool act)
 		return false;
 	if (store_get_class(store_of(p), CLASS_host,
 			    record_str(vm, F_VM_resident_on)) ||
-	    value_get_int(dom, "incoming", 0)) {
+	    is_incoming(dom)) {
 		if (act)
-			tell_executor(p, dom, value_get_int(dom, "incoming", 0) ?
-					      "migrate_abort" : "hard_shutdown");
+			tell_executor(p, dom, is_incoming(dom) ?
+				      "migrate_abort" : "hard_shutdown");
 		return true;
 	}
 	/* A paused one may be what a migration has left. */
-	if (strcmp(vm_state_lower(vm), "halted") != 0 || !dom_is(dom, "running") ||
+	if (strcmp(vm_state_lower(vm), "halted") != 0 ||
+	    !dom_is(dom, "running") ||
 	    record_bool(vm, F_VM_is_a_template) ||
 	    job_of_vm(store_of(p), value_str(vm->ref)))
 		return false;

@@ -1,5 +1,5 @@
-/* What follows from a change of a VM's state in all rows about it. Each function
- * works inside a draft of the VM; its writer brings devices in step. */
+/* What follows from a change of a VM's state in all rows about it. Each
+ * function works inside a draft of the VM; its writer brings devices in step. */
 #include <string.h>
 
 #include "base/env.h"
@@ -69,10 +69,12 @@ static void renew_consoles(const struct pool *p, struct draft *vm,
 
 /* ---- metrics ---- */
 
-static void metrics_open(const struct pool *p, struct draft *vm, struct draft *m)
+static void metrics_open(const struct pool *p, struct draft *vm,
+			 struct draft *m)
 {
 	struct record *base = store_get_class(store_of(p), CLASS_VM_metrics,
-					      record_str(vm->now, F_VM_metrics));
+					      record_str(vm->now,
+							 F_VM_metrics));
 
 	if (base) {
 		draft_edit(m, vm->t, base);
@@ -82,7 +84,8 @@ static void metrics_open(const struct pool *p, struct draft *vm, struct draft *m
 	draft_copy(vm, F_VM_metrics, m->now->ref);
 }
 
-static void metrics_live(const struct pool *p, struct draft *vm, bool fresh_boot)
+static void metrics_live(const struct pool *p, struct draft *vm,
+			 bool fresh_boot)
 {
 	int64_t now = env_wall_ms() / 1000;
 	const char *type = vm_boot_type(vm->now);
@@ -119,7 +122,8 @@ static void metrics_gone(const struct pool *p, struct draft *vm)
 
 static void forget_guest(const struct pool *p, struct draft *vm)
 {
-	row_destroy(store_of(p), vm->t, record_str(vm->now, F_VM_guest_metrics));
+	row_destroy(store_of(p), vm->t, record_str(vm->now,
+						   F_VM_guest_metrics));
 	draft_null(vm, F_VM_guest_metrics);
 }
 

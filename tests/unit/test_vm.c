@@ -144,7 +144,8 @@ static void test_other_rules(void **state)
 	char vm[REF_LEN + 1];
 
 	make_vm(vm, "ruled");
-	fails(("VM.start", S(t), B(false), B(false)), "VM_IS_TEMPLATE", t, "start");
+	fails(("VM.start", S(t), B(false), B(false)), "VM_IS_TEMPLATE", t,
+	      "start");
 	fails(("VM.destroy", S(t)), "VM_CANNOT_DELETE_DEFAULT_TEMPLATE");
 	fails(("VM.provision", S(vm)), "PROVISION_ONLY_ALLOWED_ON_TEMPLATE");
 	fails(("VM.assert_operation_valid", S(vm), S("revert")),
@@ -163,7 +164,8 @@ static void test_other_rules(void **state)
 	do_ok("VM.add_to_platform", S(vm), S("nested-virt"), S("true"));
 	do_ok("VM.start", S(vm), B(false), B(false));
 	fails(("VM.suspend", S(vm)), "VM_IS_IMMOBILE", vm);
-	fails(("VM.set_is_a_template", S(vm), B(true)), "VM_BAD_POWER_STATE", vm,
+	fails(("VM.set_is_a_template", S(vm), B(true)), "VM_BAD_POWER_STATE",
+	      vm,
 	      "halted", "running");
 	do_ok("VM.hard_shutdown", S(vm));
 	do_ok("VM.set_is_a_template", S(vm), B(true));
@@ -476,7 +478,8 @@ static void test_clone(void **state)
 	strcpy(copy, value_str(v));
 	value_unref(v);
 	assert_text(copy, F_VM_name_label, "copy");
-	assert_string_not_equal(text_of(copy, F_VM_uuid), text_of(vm, F_VM_uuid));
+	assert_string_not_equal(text_of(copy, F_VM_uuid), text_of(vm,
+								  F_VM_uuid));
 	assert_int_equal(record_int(row(copy), F_VM_order), 0);
 	assert_true(set_has(field_of(copy, F_VM_tags), "blue"));
 	assert_string_equal(value_get_str(field_of(copy, F_VM_other_config),
@@ -581,7 +584,8 @@ static void test_memory_limits(void **state)
 	fails(("VM.set_memory_static_max", S(vm), I(MIB)),
 	      "MEMORY_CONSTRAINT_VIOLATION_ORDER");
 	do_ok("VM.set_memory", S(vm), I(256 * MIB));
-	assert_int_equal(record_int(row(vm), F_VM_memory_dynamic_min), 256 * MIB);
+	assert_int_equal(record_int(row(vm), F_VM_memory_dynamic_min),
+			 256 * MIB);
 	fails(("VM.set_VCPUs_max", S(vm), I(0)), "INVALID_VALUE");
 	fails(("VM.set_VCPUs_at_startup", S(vm), I(2)), "INVALID_VALUE");
 	do_ok("VM.set_VCPUs_max", S(vm), I(4));

@@ -484,7 +484,8 @@ static void test_liveness(void **state)
 	assert_state(vm, "Running");
 	assert_text(vm, F_VM_resident_on, w.h[1].ref);
 	fails(("VM.hard_shutdown", S(vm)), "HOST_OFFLINE", w.h[1].ref);
-	fails(("VM.assert_can_boot_here", S(vm), S(w.h[1].ref)), "HOST_NOT_LIVE");
+	fails(("VM.assert_can_boot_here", S(vm), S(w.h[1].ref)),
+	      "HOST_NOT_LIVE");
 	fails(("host.destroy", S(w.h[1].ref)), "HOST_HAS_RESIDENT_VMS",
 	      w.h[1].ref);
 	host_returns(1);
@@ -690,7 +691,8 @@ static void test_register(void **state)
 			    record_str(store_first(w.store, CLASS_member),
 				       F_member_uuid));
 	value_unref(v);
-	fails(("member.register", d, value_map_empty()), "OPERATION_NOT_ALLOWED");
+	fails(("member.register", d, value_map_empty()),
+	      "OPERATION_NOT_ALLOWED");
 	fails(("member.register", value_map_of("uuid", S("x"), NULL),
 	       value_map_empty()), "INVALID_VALUE", "uuid", "x");
 	assert_int_equal(store_count(w.store, CLASS_host), 2);
@@ -775,7 +777,8 @@ static void test_join(void **state)
 
 static void test_join_of_a_master(void **state)
 {
-	fails(JOIN("pool.join"), "JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS");
+	fails(JOIN("pool.join"),
+	      "JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS");
 }
 
 int main(void)

@@ -85,8 +85,8 @@ static struct vm_world {
 	uint64_t random;
 	struct list wishes;
 	char session[REF_LEN + 1];
-	/* Verb whose next use is not answered (held), or that fails, on any host;
-	 * NULL none. */
+	/* Verb whose next use is not answered (held), or that fails, on any
+	 * host; NULL none. */
 	const char *hold, *fail;
 	struct value *held; /* the message */
 	struct sim_host *held_at;
@@ -111,12 +111,14 @@ static int64_t fake_mono(void *data)
 static void fake_random(void *data, void *out, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
-		w.random = w.random * 6364136223846793005u + 1442695040888963407u;
+		w.random =
+			w.random * 6364136223846793005u + 1442695040888963407u;
 		((uint8_t *)out)[i] = (uint8_t)(w.random >> 56);
 	}
 }
 
-static const struct env_ops fake_env = { fake_wall, fake_mono, fake_random, NULL };
+static const struct env_ops fake_env = { fake_wall, fake_mono, fake_random,
+					NULL };
 
 /* ---- the simulated executor ---- */
 
@@ -162,7 +164,8 @@ static inline void tell(struct sim_host *h, struct value *takes_msg)
 
 static inline struct value *dom_value(const struct dom *d)
 {
-	static const char *const names[] = { "", "running", "paused", "shutdown",
+	static const char *const names[] = { "", "running", "paused",
+					    "shutdown",
 					     "paused", "paused" };
 
 	return value_struct_of("vm", S(d->vm), "domid", I(d->domid), "state",
@@ -323,7 +326,8 @@ static inline void cancel_held(struct sim_host *h, const char *id)
 		return;
 	tell(h, value_struct_of("type", S("done"), "id", S(id), "vm",
 				value_ref(value_get(msg, "vm")), "ok", B(false),
-				"error", failure("TASK_CANCELLED", id), "result",
+				"error", failure("TASK_CANCELLED",
+						 id), "result",
 				value_struct_new(0), NULL));
 	value_unref(TAKE_PTR(w.held));
 }
@@ -375,7 +379,8 @@ static const struct store *hook_store(void *data)
 	return w.store;
 }
 
-static void hook_submit(void *data, struct txn *t, pool_txn_cb cb, void *cb_data)
+static void hook_submit(void *data, struct txn *t, pool_txn_cb cb,
+			void *cb_data)
 {
 	struct wish *wish = wish_new(data, cb_data);
 
@@ -450,7 +455,8 @@ static bool hook_member_alive(void *data, uint64_t id, int64_t within_ms)
 	return h && w.mono_ms - h->heard_ms <= within_ms;
 }
 
-static void hook_remote_call(void *data, const char *address, const char *method,
+static void hook_remote_call(void *data, const char *address,
+			     const char *method,
 			     struct value **params, unsigned n_params,
 			     const char *fingerprint, pool_remote_cb cb,
 			     void *cb_data)
@@ -801,7 +807,8 @@ static inline struct value *field_of(const char *ref, unsigned field)
 	return row(ref)->fields[field];
 }
 
-#define assert_text(ref, field, text) assert_string_equal(text_of(ref, field), text)
+#define assert_text(ref, field, text) \
+	assert_string_equal(text_of(ref, field), text)
 #define assert_state(ref, text) assert_text(ref, F_VM_power_state, text)
 
 static inline enum dom_state dom_at(struct sim_host *h, const char *vm_ref)
@@ -822,7 +829,8 @@ static inline bool set_has(const struct value *set, const char *text)
 static inline struct record *find_by_name(int cls, const char *name)
 {
 	struct value *set = store_by_name(w.store, cls, name);
-	struct record *r = set->n ? store_get(w.store, value_str(set->items[0])) :
+	struct record *r = set->n ? store_get(w.store,
+					      value_str(set->items[0])) :
 				    NULL;
 
 	value_unref(set);
@@ -869,8 +877,10 @@ static inline struct value *description_of(const struct sim_host *h)
 	int i = (int)(h - w.h);
 
 	return value_map_of(
-		"uuid", S(h->uuid), "peer_address", value_printf("10.0.0.%d:1", i),
-		"fingerprint", value_printf("%064d", i), "certificate", S("PEM"),
+		"uuid", S(h->uuid), "peer_address", value_printf("10.0.0.%d:1",
+								 i),
+		"fingerprint", value_printf("%064d",
+					    i), "certificate", S("PEM"),
 		"address", value_printf("10.0.0.%d", i + 1), "https_port",
 		S("443"), "hostname", value_printf("host%d", i), "memory_total",
 		value_printf("%lld", HOST_MEMORY), "cpu_count", S("4"),

@@ -1,4 +1,5 @@
-/* poolbench: a load generator for any XenAPI endpoint.
+/* poolbench: a load generator for any XenAPI endpoint, and for the JSON gateway of
+ * etcd, so that both can be driven by the same loop.
  *
  * One thread, one epoll, N keep-alive connections, each with one call under way
  * at a time (a closed loop). Objects to write to are made at the start, one a
@@ -10,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <openssl/evp.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -30,8 +32,9 @@ static struct {
 	struct xenapi_endpoint endpoints[MAX_ENDPOINTS];
 	unsigned n_endpoints;
 	const char *user, *password, *write_class, *read_method;
-	unsigned connections, duration_s, read_percent, warmup_s;
-	bool xml, json_output, local_reads;
+	unsigned connections, read_percent;
+	double duration_s, warmup_s;
+	bool xml, json_output, local_reads, read_own, etcd;
 } opt = {
 	.user = "root",
 	.password = "",
@@ -149,26 +152,66 @@ static void put_body(struct buf *b, bool xml, const char *method,
 	xenapi_put_call(b, method, args, n);
 }
 
+static void put_post(struct conn *c, const char *path, const char *type,
+		     const struct buf *body)
+{
+	c->out.len = c->sent = 0;
+	buf_printf(&c->out,
+		   "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\n%s"
+		   "Content-Length: %zu\r\n\r\n", path,
+		   opt.endpoints[c->endpoint].host, type,
+		   opt.local_reads && !opt.etcd ? "x-xenpool-read: local\r\n" :
+						  "", body->len);
+	buf_append(&c->out, body->data, body->len);
+}
+
 static void put_request(struct conn *c, bool xml, const char *method,
 			const char *const *args, unsigned n)
 {
 	struct buf body = BUF_INIT;
 
 	put_body(&body, xml, method, args, n);
-	c->out.len = c->sent = 0;
-	buf_printf(&c->out,
-		   "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\n%s"
-		   "Content-Length: %zu\r\n\r\n", xml ? "/" : "/jsonrpc",
-		   opt.endpoints[c->endpoint].host,
-		   xml ? "text/xml" : "application/json",
-		   opt.local_reads ? "x-xenpool-read: local\r\n" : "", body.len);
-	buf_append(&c->out, body.data, body.len);
+	put_post(c, xml ? "/" : "/jsonrpc",
+		 xml ? "text/xml" : "application/json", &body);
+	buf_deinit(&body);
+}
+
+/* ---- etcd: keys and values are base64 ---- */
+
+static void put_base64(struct buf *b, const char *text)
+{
+	size_t n = strlen(text);
+
+	buf_reserve(b, n * 4 / 3 + 4);
+	b->len += (size_t)EVP_EncodeBlock((unsigned char *)b->data + b->len,
+					  (const unsigned char *)text, (int)n);
+}
+
+static void put_etcd(struct conn *c, const char *value)
+{
+	struct buf body = BUF_INIT;
+	char key[64];
+
+	snprintf(key, sizeof key, "poolbench/%zu", (size_t)(c - conns));
+	buf_puts(&body, "{\"key\":\"");
+	put_base64(&body, key);
+	if (value) {
+		buf_puts(&body, "\",\"value\":\"");
+		put_base64(&body, value);
+		buf_puts(&body, "\"}");
+	} else {
+		buf_printf(&body, "\",\"serializable\":%s}",
+			   opt.local_reads ? "true" : "false");
+	}
+	put_post(c, value ? "/v3/kv/put" : "/v3/kv/range", "application/json",
+		 &body);
 	buf_deinit(&body);
 }
 
 static bool body_ok(const char *body, size_t n)
 {
 	static const char *const bad[] = { "\"error\":{", "\"error\":[",
+					   "\"error\":\"",
 					   "<value>Failure</value>" };
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
@@ -179,27 +222,46 @@ static bool body_ok(const char *body, size_t n)
 
 /* ---- the load ---- */
 
+static void put_read(struct conn *c)
+{
+	const char *args[] = { session, opt.read_own ? c->object : read_ref };
+	char method[128];
+
+	if (opt.read_own) {
+		snprintf(method, sizeof method, "%s.get_name_description",
+			 opt.write_class);
+		put_request(c, opt.xml, method, args, 2);
+	} else if (opt.read_method) {
+		put_request(c, opt.xml, opt.read_method, args, 1);
+	} else {
+		put_request(c, opt.xml, "pool.get_record", args, 2);
+	}
+}
+
+static void put_write(struct conn *c, const char *text)
+{
+	const char *args[] = { session, c->object, text };
+	char method[128];
+
+	snprintf(method, sizeof method, "%s.set_name_description",
+		 opt.write_class);
+	put_request(c, opt.xml, method, args, 3);
+}
+
 static void start_call(struct conn *c, int epoll)
 {
-	char text[48], method[128];
+	char text[48];
 	struct epoll_event ev = { EPOLLIN | EPOLLOUT, { .ptr = c } };
 
 	c->is_read = (c->serial++ * 7919 + (uint64_t)(c - conns) * 31) % 100 <
 		     opt.read_percent;
-	if (c->is_read) {
-		const char *args[] = { session, read_ref };
-
-		put_request(c, opt.xml, opt.read_method ? opt.read_method :
-							  "pool.get_record",
-			    args, opt.read_method ? 1 : 2);
-	} else {
-		const char *args[] = { session, c->object, text };
-
-		snprintf(text, sizeof text, "value %" PRIu64, c->serial);
-		snprintf(method, sizeof method, "%s.set_name_description",
-			 opt.write_class);
-		put_request(c, opt.xml, method, args, 3);
-	}
+	snprintf(text, sizeof text, "value %" PRIu64, c->serial);
+	if (opt.etcd)
+		put_etcd(c, c->is_read ? NULL : text);
+	else if (c->is_read)
+		put_read(c);
+	else
+		put_write(c, text);
 	c->started_us = now_us();
 	c->state = CONN_SENDING;
 	epoll_ctl(epoll, EPOLL_CTL_MOD, c->x.fd, &ev);
@@ -324,11 +386,11 @@ static void run_load(void)
 
 	for (unsigned i = 0; i < opt.connections; i++)
 		conns[i].endpoint = i % opt.n_endpoints;
-	end = now_us() + opt.warmup_s * 1000000ull;
+	end = now_us() + (uint64_t)(opt.warmup_s * 1e6);
 	while (now_us() < end && !interrupted)
 		step(epoll);
 	measuring = true;
-	end = now_us() + opt.duration_s * 1000000ull;
+	end = now_us() + (uint64_t)(opt.duration_s * 1e6);
 	while (now_us() < end && !interrupted)
 		step(epoll);
 	measuring = false;
@@ -357,7 +419,8 @@ static int set_up(struct conn *c)
 	}
 	read_ref = xenapi_call_text(&c->x, "pool.get_all", (const char *[]){ session }, 1);
 	snprintf(method, sizeof method, "%s.create", opt.write_class);
-	for (unsigned i = 0; i < opt.connections && opt.read_percent < 100; i++) {
+	for (unsigned i = 0; i < opt.connections &&
+			     (opt.read_percent < 100 || opt.read_own); i++) {
 		const char *args[] = { session, "{\"name_label\":\"poolbench\","
 						"\"name_description\":\"\"}" };
 
@@ -376,6 +439,8 @@ static void tidy(void)
 	struct conn c = { .x = XENAPI_INIT };
 	char method[128];
 
+	if (opt.etcd)
+		return;
 	snprintf(method, sizeof method, "%s.destroy", opt.write_class);
 	for (c.endpoint = 0; c.endpoint < opt.n_endpoints; c.endpoint++)
 		if (conn_open(&c))
@@ -404,7 +469,7 @@ static void put_histogram(struct json_object *root, const char *name,
 	};
 
 	json_object_object_add(o, "ops_per_s", json_object_new_double(
-		(double)h->count / MAX(opt.duration_s, 1u)));
+		(double)h->count / opt.duration_s));
 	json_object_object_add(o, "count", json_object_new_int64((int64_t)h->count));
 	for (size_t i = 0; i < ARRAY_LEN(quantiles); i++)
 		json_object_object_add(o, quantiles[i].key, json_object_new_int64(
@@ -457,18 +522,22 @@ static const char help[] =
 "  -u, --user=NAME          (root)\n"
 "  -p, --password=TEXT      or environment variable XENPOOL_PASSWORD\n"
 "  -c, --connections=N      each with one call at a time (16)\n"
-"  -d, --duration=SECONDS   measured time (10), after --warmup=SECONDS (1)\n"
+"  -d, --duration=SECONDS   measured time (10), after --warmup=SECONDS (1);\n"
+"                           fractions will do\n"
 "  -r, --reads=PERCENT      the others are writes (50)\n"
 "      --read-call=METHOD   without parameters (default: pool.get_record of the pool)\n"
+"      --read-own           name_description of the object that is written to\n"
 "      --write-class=CLASS  objects of it are made and their name_description\n"
 "                           is set (VM_appliance)\n"
 "      --local              reads may be answered from the member's copy as it is\n"
 "      --xml                XML-RPC in place of JSON-RPC 2.0\n"
+"      --etcd               the URLs are etcd's: its keys are put and ranged over its\n"
+"                           JSON gateway, with --local serializable\n"
 "      --json               results as one line of JSON\n"
 "  -h, --help\n";
 
 enum { OPT_WARMUP = 256, OPT_READ_CALL, OPT_WRITE_CLASS, OPT_LOCAL, OPT_XML,
-       OPT_JSON };
+       OPT_JSON, OPT_READ_OWN, OPT_ETCD };
 
 static const struct option longs[] = {
 	{ "user", 1, NULL, 'u' }, { "password", 1, NULL, 'p' },
@@ -477,6 +546,7 @@ static const struct option longs[] = {
 	{ "read-call", 1, NULL, OPT_READ_CALL },
 	{ "write-class", 1, NULL, OPT_WRITE_CLASS },
 	{ "local", 0, NULL, OPT_LOCAL }, { "xml", 0, NULL, OPT_XML },
+	{ "read-own", 0, NULL, OPT_READ_OWN }, { "etcd", 0, NULL, OPT_ETCD },
 	{ "json", 0, NULL, OPT_JSON }, { "help", 0, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
 };
@@ -494,19 +564,33 @@ static unsigned number(const char *text, unsigned max)
 	return (unsigned)n;
 }
 
+static double seconds(const char *text)
+{
+	char *end;
+	double s = strtod(text, &end);
+
+	if (*end || end == text || !(s >= 0 && s <= 86400)) {
+		fprintf(stderr, "poolbench: want seconds, not \"%s\"\n", text);
+		exit(2);
+	}
+	return s;
+}
+
 static int parse_option(int c)
 {
 	switch (c) {
 	case 'u': opt.user = optarg; break;
 	case 'p': opt.password = optarg; break;
 	case 'c': opt.connections = number(optarg, MAX_CONNECTIONS); break;
-	case 'd': opt.duration_s = MAX(number(optarg, 86400), 1u); break;
+	case 'd': opt.duration_s = MAX(seconds(optarg), 0.1); break;
 	case 'r': opt.read_percent = number(optarg, 100); break;
-	case OPT_WARMUP: opt.warmup_s = number(optarg, 3600); break;
+	case OPT_WARMUP: opt.warmup_s = seconds(optarg); break;
 	case OPT_READ_CALL: opt.read_method = optarg; break;
 	case OPT_WRITE_CLASS: opt.write_class = optarg; break;
 	case OPT_LOCAL: opt.local_reads = true; break;
 	case OPT_XML: opt.xml = true; break;
+	case OPT_READ_OWN: opt.read_own = true; break;
+	case OPT_ETCD: opt.etcd = true; break;
 	case OPT_JSON: opt.json_output = true; break;
 	case 'h': fputs(help, stdout); exit(0);
 	default: return -1;
@@ -546,7 +630,7 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	for (unsigned i = 0; i < MAX_CONNECTIONS; i++)
 		conns[i].x.fd = -1;
-	if (set_up(&conns[0]) < 0)
+	if (!opt.etcd && set_up(&conns[0]) < 0)
 		return 1;
 	conn_close(&conns[0]);
 	run_load();

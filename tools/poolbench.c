@@ -110,12 +110,15 @@ struct conn {
 	size_t sent;
 	bool is_read;
 	uint64_t started_us;
-	char *object; /* written to by this connection */
+	const char *object; /* of objects[] */
 	uint64_t serial;
 	uint64_t retry_at_us; /* after a failed connection */
 };
 
 static struct conn conns[MAX_CONNECTIONS];
+/* Made for this run: one a connection where there are writes. */
+static char *objects[MAX_CONNECTIONS];
+static unsigned n_objects;
 static char *session, *read_ref;
 static struct histogram reads, writes;
 static uint64_t errors, reconnects, last_ok_us, longest_gap_us;
@@ -401,10 +404,34 @@ static void run_load(void)
 
 /* ---- setting up ---- */
 
+#define SHARED_OBJECTS 16 /* when nothing is written */
+
+static int make_objects(struct conn *c)
+{
+	const char *args[] = { session, "{\"name_label\":\"poolbench\","
+					"\"name_description\":\"\"}" };
+	unsigned want = opt.connections;
+	char method[128];
+
+	if (opt.read_percent == 100)
+		want = opt.read_own ? MIN(want, SHARED_OBJECTS) : 0;
+	snprintf(method, sizeof method, "%s.create", opt.write_class);
+	for (; n_objects < want; n_objects++) {
+		objects[n_objects] = xenapi_call_text(&c->x, method, args, 2);
+		if (!objects[n_objects]) {
+			fprintf(stderr, "poolbench: %s: %s\n", method,
+				c->x.error);
+			return -1;
+		}
+	}
+	for (unsigned i = 0; i < opt.connections && n_objects; i++)
+		conns[i].object = objects[i % n_objects];
+	return 0;
+}
+
 static int set_up(struct conn *c)
 {
 	const char *login[] = { opt.user, opt.password, "2.23", "poolbench" };
-	char method[128];
 
 	if (!conn_open(c)) {
 		fprintf(stderr, "poolbench: cannot connect to %s:%s\n",
@@ -418,20 +445,7 @@ static int set_up(struct conn *c)
 		return -1;
 	}
 	read_ref = xenapi_call_text(&c->x, "pool.get_all", (const char *[]){ session }, 1);
-	snprintf(method, sizeof method, "%s.create", opt.write_class);
-	for (unsigned i = 0; i < opt.connections &&
-			     (opt.read_percent < 100 || opt.read_own); i++) {
-		const char *args[] = { session, "{\"name_label\":\"poolbench\","
-						"\"name_description\":\"\"}" };
-
-		conns[i].object = xenapi_call_text(&c->x, method, args, 2);
-		if (!conns[i].object) {
-			fprintf(stderr, "poolbench: %s: %s\n", method,
-				c->x.error);
-			return -1;
-		}
-	}
-	return read_ref ? 0 : -1;
+	return read_ref ? make_objects(c) : -1;
 }
 
 static void tidy(void)
@@ -447,12 +461,9 @@ static void tidy(void)
 			break;
 	if (c.x.fd < 0)
 		return;
-	for (unsigned i = 0; i < opt.connections; i++)
-		if (conns[i].object)
-			json_object_put(xenapi_call(&c.x, method,
-					     (const char *[]){ session,
-							       conns[i].object },
-					     2));
+	for (unsigned i = 0; i < n_objects; i++)
+		json_object_put(xenapi_call(&c.x, method,
+				(const char *[]){ session, objects[i] }, 2));
 	json_object_put(xenapi_call(&c.x, "session.logout",
 			     (const char *[]){ session }, 1));
 	conn_close(&c);

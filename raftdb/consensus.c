@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "raftdb/consensus.h"
+#include "raftdb/failstop.h"
 
 #define SEGMENT_BYTES (16 * 1024 * 1024)
 #define CONNECT_RETRY_MS 50
@@ -15,7 +16,7 @@
 
 struct consensus {
 	struct raft raft;
-	struct raft_io io;
+	struct failstop disk;
 	struct raft_fsm fsm;
 	struct transport transport;
 	struct consensus_ops ops;
@@ -174,7 +175,7 @@ static void on_raft_closed(struct raft *r)
 {
 	struct consensus *c = container_of(r, struct consensus, raft);
 
-	raft_uv_close(&c->io);
+	raft_uv_close(&c->disk.io);
 	transport_when_idle(&c->transport, on_idle, c);
 }
 
@@ -199,16 +200,17 @@ static int init(struct consensus *c, uv_loop_t *loop, struct link *link,
 	c->fsm.snapshot = on_snapshot;
 	c->fsm.snapshot_finalize = on_snapshot_finalize;
 	c->fsm.restore = on_restore;
-	rv = raft_uv_init(&c->io, loop, dir, &c->transport.uv);
+	rv = raft_uv_init(&c->disk.io, loop, dir, &c->transport.uv);
 	if (rv != 0) {
-		log_error("raft log %s: %s", dir, c->io.errmsg);
+		log_error("raft log %s: %s", dir, c->disk.io.errmsg);
 		return error_of(rv);
 	}
-	rv = raft_init(&c->raft, &c->io, &c->fsm, id, address);
+	failstop_arm(&c->disk);
+	rv = raft_init(&c->raft, &c->disk.io, &c->fsm, id, address);
 	if (rv != 0) {
 		log_error("raft log %s: %s: %s", dir, raft_strerror(rv),
 			  raft_errmsg(&c->raft));
-		raft_uv_close(&c->io);
+		raft_uv_close(&c->disk.io);
 		return error_of(rv);
 	}
 	return 0;
@@ -216,11 +218,11 @@ static int init(struct consensus *c, uv_loop_t *loop, struct link *link,
 
 static void configure(struct consensus *c, const struct consensus_config *cfg)
 {
-	raft_uv_set_segment_size(&c->io, SEGMENT_BYTES);
-	raft_uv_set_connect_retry_delay(&c->io, CONNECT_RETRY_MS);
-	raft_uv_set_disk_retry(&c->io, DISK_RETRY_MS);
+	raft_uv_set_segment_size(&c->disk.io, SEGMENT_BYTES);
+	raft_uv_set_connect_retry_delay(&c->disk.io, CONNECT_RETRY_MS);
+	raft_uv_set_disk_retry(&c->disk.io, DISK_RETRY_MS);
 	/* It would drop committed entries behind a damaged one. */
-	raft_uv_set_auto_recovery(&c->io, false);
+	raft_uv_set_auto_recovery(&c->disk.io, false);
 	raft_set_election_timeout(&c->raft, cfg->election_ms);
 	raft_set_heartbeat_timeout(&c->raft, cfg->heartbeat_ms);
 	/* Some versions multiply small values in secret. */
@@ -303,7 +305,8 @@ void consensus_get(struct consensus *c, struct consensus_state *ret)
 
 	raft_leader(r, &leader, &address);
 	*ret = (struct consensus_state){
-		.available = raft_state(r) != RAFT_UNAVAILABLE,
+		.available = raft_state(r) != RAFT_UNAVAILABLE &&
+			     !c->disk.failed,
 		.is_leader = raft_state(r) == RAFT_LEADER,
 		.term = raft_current_term(r),
 		.leader_id = leader,
@@ -431,7 +434,7 @@ static void send_heartbeat(struct consensus *c, const struct raft_server *s)
 	m.append_entries.prev_log_index = raft_last_index(r);
 	m.append_entries.prev_log_term = raft_current_term(r);
 	m.append_entries.leader_commit = raft_commit_index(r);
-	if (c->io.send(&c->io, req, &m, on_told) != 0)
+	if (c->disk.io.send(&c->disk.io, req, &m, on_told) != 0)
 		raft_free(req);
 }
 

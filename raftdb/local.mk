@@ -9,6 +9,7 @@ raftdb_libraftdb_a_SOURCES = \
 	raftdb/db_reads.c \
 	raftdb/db_snaps.c \
 	raftdb/db_txns.c \
+	raftdb/failstop.c raftdb/failstop.h \
 	raftdb/image.c \
 	raftdb/image_impl.h \
 	raftdb/image_json.c \

@@ -120,7 +120,7 @@ static size_t find(const uint8_t id[TXN_ID_LEN])
 					  TXN_ID_LEN);
 }
 
-static void append(struct life *l, const struct txn *t,
+static void append(const struct store *s, const struct txn *t,
 		   struct txn_result result, uint64_t before)
 {
 	struct applied *a;
@@ -135,8 +135,8 @@ static void append(struct life *l, const struct txn *t,
 	memset(a, 0, sizeof *a);
 	memcpy(a->id, t->id, TXN_ID_LEN);
 	a->result = result;
-	a->generation = store_generation(db_store(l->db));
-	a->digest = store_digest(db_store(l->db));
+	a->generation = store_generation(s);
+	a->digest = store_digest(s);
 	a->changed = a->generation != before;
 	a->op = load_op_of(t->id);
 	if (!a->op)
@@ -156,19 +156,21 @@ static bool same_result(struct txn_result a, struct txn_result b)
 	       a.generation == b.generation;
 }
 
-static void check_digest(struct life *l, const char *when)
+static void check_digest(const struct life *l, const struct store *s,
+			 const char *when)
 {
 	const struct applied *a = &h.all[l->position - 1];
-	struct hash128 d = store_digest(db_store(l->db));
+	struct hash128 d = store_digest(s);
 
-	if (a->generation != store_generation(db_store(l->db)) ||
+	if (a->generation != store_generation(s) ||
 	    a->digest.lo != d.lo || a->digest.hi != d.hi)
 		sim_fail("digest", "n%d differs at position %zu, %s", l->node->i,
 			 l->position, when);
 }
 
-static void applied(struct life *l, const struct txn *t, bool seen,
-		    struct txn_result result, uint64_t before)
+static void applied(struct life *l, const struct store *s,
+		    const struct txn *t, bool seen, struct txn_result result,
+		    uint64_t before)
 {
 	size_t at = find(t->id);
 
@@ -184,7 +186,7 @@ static void applied(struct life *l, const struct txn *t, bool seen,
 			 l->node->i,
 			 (unsigned long long)h.all[at - 1].op->number);
 	if (l->position == h.n) {
-		append(l, t, result, before);
+		append(s, t, result, before);
 	} else if (at != l->position + 1) {
 		sim_fail("agreement", "n%d applies another transaction at "
 			 "position %zu of %zu", l->node->i, l->position, h.n);
@@ -193,7 +195,7 @@ static void applied(struct life *l, const struct txn *t, bool seen,
 			 l->node->i, l->position);
 	}
 	l->position++;
-	check_digest(l, "after applying");
+	check_digest(l, s, "after applying");
 }
 
 struct txn_result __real_store_apply(struct store *s, const struct txn *t);
@@ -224,7 +226,7 @@ struct txn_result __wrap_store_apply(struct store *s, const struct txn *t)
 		return (struct txn_result){ .status = TXN_OK,
 					    .generation = before };
 	result = __real_store_apply(s, &planted);
-	applied(l, t, seen, result, before);
+	applied(l, s, t, seen, result, before);
 	return result;
 }
 
@@ -388,7 +390,7 @@ void check_reloaded(struct life *l)
 	l->mirror = store_sum(s, &l->mirror_n);
 	l->seen_generation = store_generation(s);
 	if (l->position > 0)
-		check_digest(l, "after a snapshot");
+		check_digest(l, s, "after a snapshot");
 }
 
 void check_started(struct life *l)
@@ -524,7 +526,7 @@ static void consumer_poll(struct consumer *c, struct life *l)
 static void check_life(struct life *l)
 {
 	if (l->position > 0)
-		check_digest(l, "later");
+		check_digest(l, db_store(l->db), "later");
 	check_mirror(l);
 	check_relations(l);
 }

@@ -400,50 +400,69 @@ static void on_fault(void *data)
 	       NULL, NULL);
 }
 
-/* The first members join the pool one by one. */
-static void on_join(void *data)
+/* One step on the way to the roles that members should have; true: all do. */
+static bool form_step(struct db *db)
 {
-	struct node *leader = node_serving();
-	struct roles r;
-	struct change_note *c;
-	bool done = true;
+	struct roles r = roles_of(db);
 
-	if (leader && leader->life) {
-		r = roles_of(leader->life->db);
-		for (unsigned i = 0; i < sim->shape.n_voters +
-					      sim->shape.n_standbys; i++) {
-			struct node *n = &sim->nodes[i];
-			enum db_role want = i < sim->shape.n_voters
-						    ? DB_VOTER
-						    : DB_STANDBY;
-			int e = 0;
+	for (unsigned i = 0; i < sim->n_nodes; i++) {
+		struct node *n = &sim->nodes[i];
+		bool first = !sim->healed;
+		enum db_role want = first && i < sim->shape.n_voters
+					    ? DB_VOTER
+					    : DB_STANDBY;
+		struct change_note *c;
+		int e;
 
-			if (r.in[i] && r.role[i] == want)
-				continue;
-			done = false;
-			sim->cur = leader->life;
-			c = note(n, r.in[i] ? 'a' : '+');
-			e = r.in[i] ? db_assign(leader->life->db, n->id, want,
-						on_change, c)
-				    : db_add_member(leader->life->db, n->id,
-						    n->me.address, on_change,
-						    c);
-			if (e < 0)
-				free(c);
-			run_turn_at(leader->life, sim->now);
-			sim->cur = NULL;
-			break;
-		}
-	} else {
-		done = false;
+		if (!n->in_pool || (r.in[i] && r.role[i] == want) ||
+		    (r.in[i] && !first && r.role[i] != DB_SPARE))
+			continue;
+		c = note(n, r.in[i] ? 'a' : '+');
+		e = r.in[i] ? db_assign(db, n->id, want, on_change, c)
+			    : db_add_member(db, n->id, n->me.address, on_change,
+					    c);
+		if (e < 0)
+			free(c);
+		return false;
 	}
-	if (done) {
-		sim_trace("the pool is formed");
-		sim_at(sim->now + sim_spread(300 * MS), NULL, on_fault, NULL,
-		       NULL);
+	return true;
+}
+
+static void on_form(void *data);
+
+static void form_soon(int64_t us)
+{
+	sim_at(sim->now + us, NULL, on_form, NULL, NULL);
+}
+
+static void on_form_there(void *data)
+{
+	if (!form_step(sim->cur->db)) {
+		form_soon(20 * MS);
 		return;
 	}
-	sim_at(sim->now + 20 * MS, NULL, on_join, NULL, NULL);
+	sim_trace("the pool is formed");
+	if (sim->healed)
+		load_final();
+	else
+		sim_at(sim->now + sim_spread(300 * MS), NULL, on_fault, NULL,
+		       NULL);
+}
+
+static void on_form_dropped(void *data)
+{
+	form_soon(20 * MS);
+}
+
+static void on_form(void *data)
+{
+	struct node *leader = node_serving();
+
+	if (leader)
+		sim_at(sim->now, leader->life, on_form_there, on_form_dropped,
+		       NULL);
+	else
+		form_soon(20 * MS);
 }
 
 void faults_start(void)
@@ -455,7 +474,7 @@ void faults_start(void)
 		sim->nodes[i].in_pool = true;
 		node_start(&sim->nodes[i]);
 	}
-	sim_at(sim->now + 20 * MS, NULL, on_join, NULL, NULL);
+	form_soon(20 * MS);
 }
 
 void faults_heal(void)
@@ -474,4 +493,5 @@ void faults_heal(void)
 		else if (n->in_pool)
 			node_start(n);
 	}
+	form_soon(1 * SEC);
 }

@@ -30,7 +30,7 @@ static size_t n_ops, cap_ops;
 static struct map by_id;
 static struct client clients[16 + NODES_MAX];
 static unsigned n_clients;
-static bool initialised;
+static bool initialised, final;
 static uint64_t steps;
 
 /* --- what is asked for --- */
@@ -445,7 +445,7 @@ void load_start(void)
 	map_init(&by_id);
 	n_ops = 0;
 	steps = 0;
-	initialised = false;
+	initialised = final = false;
 	n_clients = sim->shape.n_clients;
 	for (unsigned i = 0; i < n_clients; i++) {
 		clients[i] = (struct client){ .i = (int)i };
@@ -455,6 +455,9 @@ void load_start(void)
 
 void load_final(void)
 {
+	if (final)
+		return;
+	final = true;
 	for (unsigned i = 0; i < sim->n_nodes; i++) {
 		struct client *c = &clients[n_clients];
 
@@ -468,6 +471,8 @@ void load_final(void)
 
 bool load_final_done(void)
 {
+	if (!final)
+		return false;
 	for (unsigned i = 0; i < n_clients; i++)
 		if (clients[i].final && clients[i].node->in_pool &&
 		    clients[i].phase < 2)

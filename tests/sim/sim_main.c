@@ -138,6 +138,7 @@ static void pick_shape(struct shape *s)
 	s->n_clients = 3 + (unsigned)sim_pick(6);
 	s->n_registers = 2 + (unsigned)sim_pick(REGISTERS_MAX - 1);
 	s->think_mean = sim_between(5 * MS, 60 * MS);
+	s->real_images = sim_chance(30);
 	pick_faults(s);
 }
 
@@ -176,20 +177,12 @@ static void add_up(void)
 
 static void run_to_end(void)
 {
-	bool asked = false;
-
 	while (run_event()) {
 		if (sim->now > sim->shape.end)
 			sim_fail("progress", "the pool does not recover: %s",
 				 !load_final_done() ? "calls do not end"
 						    : "members differ");
-		if (!sim->healed)
-			continue;
-		if (!asked && sim->now > sim->shape.faults_until + 2 * SEC) {
-			asked = true;
-			load_final();
-		}
-		if (asked && load_final_done() && check_converged())
+		if (sim->healed && load_final_done() && check_converged())
 			break;
 	}
 	check_end();

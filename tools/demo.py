@@ -185,6 +185,7 @@ def main():
                     help="end after the walk; status 0 when all went well")
     ap.add_argument("--dir", help="folder for the members' data (default: a temporary one)")
     args = ap.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *a: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="xenpool-demo-") as temporary:
         with LocalPool(args.build, args.dir or temporary, network="127.0.0") as pool:

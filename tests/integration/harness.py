@@ -103,7 +103,7 @@ class PoolCase(unittest.TestCase):
     def show_logs(cls):
         for m in cls.pool.members:
             for name in ("xenpoold", "executor"):
-                text = m.log(name)[-2500:]
+                text = m.log(name)[-int(os.environ.get("XENPOOL_LOG_TAIL", "2500")):]
                 print(f"--- {name} of {m.address}\n{text}", file=sys.stderr)
 
     def run(self, result=None):

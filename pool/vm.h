@@ -185,6 +185,7 @@ struct host_state {
 	bool hardware_synced; /* ... what the executor told is in them too */
 	bool master_pending;
 	bool reconciling;
+	unsigned unknown_domains; /* as the log was told last */
 	bool evacuation_pending; /* a transaction of host.evacuate */
 };
 /* host.other_config: why the host does not enable itself ("until_reboot",
@@ -204,6 +205,9 @@ void dbsync_add_host(const struct pool *p, struct txn *t,
 		     const struct value *description,
 		     const struct value *software_version, const char *network,
 		     const char *wanted_role, struct dbsync_refs *ret);
+void dbsync_add_member(struct txn *t, const struct value *host_ref,
+		       const struct value *description,
+		       const char *wanted_role);
 void dbsync_host_identity(struct draft *host, const struct value *description);
 void dbsync_host_hardware(struct draft *host, const struct value *description);
 void dbsync_add_cpus(struct txn *t, const char *host_ref,

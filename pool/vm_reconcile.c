@@ -250,12 +250,8 @@ static bool check_domain(struct pool *p, const struct value *dom, bool act)
 	struct record *vm = store_by_uuid(store_of(p), CLASS_VM, uuid);
 	const struct record *me = pool_this_host(p);
 
-	if (!vm) {
-		if (act)
-			log_warn("domain of an unknown VM %s is left alone",
-				 uuid);
+	if (!vm)
 		return false;
-	}
 	if (value_equal(vm->fields[F_VM_resident_on], me->ref) ||
 	    job_is_about(p, vm))
 		return false;
@@ -303,8 +299,24 @@ static void on_barrier(void *data, int error)
 	value_unref(state);
 }
 
+static void report_unknown(struct pool *p, const struct value *state)
+{
+	const struct value *list = value_get(state, "domains");
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < list->n; i++)
+		n += !store_by_uuid(store_of(p), CLASS_VM,
+				    value_get_str(list->items[i], "vm"));
+	if (n > 0 && n != p->hosts->unknown_domains)
+		log_warn("%u domains of VMs that the pool does not know are "
+			 "left alone", n);
+	p->hosts->unknown_domains = n;
+}
+
 void vm_reconcile(struct pool *p, const struct value *state)
 {
+	if (p->hosts->synced)
+		report_unknown(p, state);
 	if (!p->hosts->synced || p->hosts->reconciling || !pool_this_host(p) ||
 	    !check(p, state, false))
 		return;

@@ -96,6 +96,48 @@ static void test_memory_is_promised_once(void **state)
 	assert_true(per_host[0] <= 1 && per_host[1] <= 1);
 }
 
+/* Handlers at two members that have seen the same rows: one of them must see
+ * that the other was first. */
+static void test_started_at_once(void **state)
+{
+	char vms[4][REF_LEN + 1];
+	struct reply r[4];
+	int started = 0;
+
+	for (int i = 0; i < 4; i++) {
+		make_vm(vms[i], "at once");
+		set_memory(vms[i], 5LL << 30);
+	}
+	for (int i = 0; i < 4; i++)
+		call_begin(&w.h[i % 2], &r[i], "VM.start", S(vms[i]), B(false),
+			   B(false), NULL);
+	world_run();
+	for (int i = 0; i < 4; i++) {
+		started += r[i].result != NULL;
+		reply_clear(&r[i]);
+	}
+	assert_int_equal(started, 2);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(field_of(w.h[i].ref, F_host_resident_VMs)->n,
+				 2); /* with the control domain */
+}
+
+static void test_one_vm_started_twice(void **state)
+{
+	char vm[REF_LEN + 1];
+	struct reply r[2];
+
+	make_vm(vm, "twice");
+	for (int i = 0; i < 2; i++)
+		call_begin(&w.h[i], &r[i], "VM.start_on", S(vm),
+			   S(w.h[i].ref), B(false), B(false), NULL);
+	world_run();
+	assert_int_equal(!r[0].result + !r[1].result, 1);
+	for (int i = 0; i < 2; i++)
+		reply_clear(&r[i]);
+	assert_settled(vm, running_on(vm));
+}
+
 static void test_disabled_hosts(void **state)
 {
 	char vm[REF_LEN + 1];
@@ -786,6 +828,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		two_test(test_affinity),
 		two_test(test_memory_is_promised_once),
+		two_test(test_started_at_once),
+		two_test(test_one_vm_started_twice),
 		two_test(test_disabled_hosts),
 		two_test(test_migrate),
 		two_test(test_migrate_shows),

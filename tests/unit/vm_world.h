@@ -703,9 +703,9 @@ static inline void reply_clear(struct reply *reply)
 	value_unref(TAKE_PTR(reply->error));
 }
 
-/* Arguments are taken, up to a NULL. */
-static inline void call_at(struct sim_host *h, struct reply *reply,
-			   const char *name, ...)
+/* Arguments are taken, up to a NULL. The world does not run. */
+static inline void call_begin(struct sim_host *h, struct reply *reply,
+			      const char *name, ...)
 {
 	struct call *c = call_new();
 	bool async = !strncmp(name, "Async.", 6);
@@ -736,8 +736,13 @@ static inline void call_at(struct sim_host *h, struct reply *reply,
 	c->done = reply_done;
 	c->owner = reply;
 	pool_call(h->pool, c);
-	world_run();
 }
+
+#define call_at(...)                     \
+	do {                             \
+		call_begin(__VA_ARGS__); \
+		world_run();             \
+	} while (0)
 
 static inline void show_error(const char *what, const struct value *error)
 {

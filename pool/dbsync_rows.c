@@ -357,13 +357,13 @@ static void add_local_sr(struct draft *host, const struct value *d,
 	draft_write(&pbd);
 }
 
-static void add_member(struct draft *host, const struct value *d,
-		       const char *wanted_role)
+void dbsync_add_member(struct txn *t, const struct value *host_ref,
+		       const struct value *d, const char *wanted_role)
 {
 	struct draft m;
 
-	draft_create(&m, host->t, CLASS_member, NULL);
-	draft_copy(&m, F_member_host, host->now->ref);
+	draft_create(&m, t, CLASS_member, NULL);
+	draft_copy(&m, F_member_host, host_ref);
 	draft_str(&m, F_member_raft_id, value_get_str(d, "raft_id"));
 	draft_str(&m, F_member_peer_address, value_get_str(d, "peer_address"));
 	draft_str(&m, F_member_fingerprint, value_get_str(d, "fingerprint"));
@@ -390,7 +390,7 @@ void dbsync_add_host(const struct pool *p, struct txn *t,
 	add_control_domain(p, &host, d);
 	add_pif(&host, d, network);
 	add_local_sr(&host, d, ret->sr);
-	add_member(&host, d, wanted_role);
+	dbsync_add_member(t, host.now->ref, d, wanted_role);
 	strcpy(ret->host, draft_ref(&host));
 	draft_write_host(&host, true);
 }

@@ -33,6 +33,7 @@ pool_libpool_a_SOURCES = \
 	pool/req_end.c \
 	pool/req_read.c \
 	pool/req_task.c \
+	pool/restore.c pool/restore.h \
 	pool/result.c \
 	pool/role.c \
 	pool/rows.c \
@@ -59,6 +60,7 @@ sbin_PROGRAMS += xenpoold
 xenpoold_SOURCES = \
 	pool/options.c pool/options.h \
 	pool/status.c pool/status.h \
+	pool/tools.c pool/tools.h \
 	pool/trust.c pool/trust.h \
 	pool/xenpoold.c
 xenpoold_LDADD = $(POOL) xen/libxenjobs.a raftdb/libraftdb.a $(RPC) \

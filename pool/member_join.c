@@ -183,12 +183,10 @@ static struct value *host_error(const struct join *j,
 	const char *vendor = cpu ? value_get_str(cpu, "vendor") : "";
 	const char *own = value_get_str(me->fields[F_host_cpu_info], "vendor");
 
-	if (value_is_str(me->fields[F_host_uuid], value_get_str(theirs,
-								"uuid")))
-		return api_error("OPERATION_NOT_ALLOWED",
-				 "This host is a member of that pool already",
-				 NULL);
-	if (j->force)
+	/* Our own row from an earlier life: the pool itself knows whether it
+	 * still has us as a member. */
+	if (j->force || value_is_str(me->fields[F_host_uuid],
+				     value_get_str(theirs, "uuid")))
 		return NULL;
 	if (!version || !same_version(version,
 				      me->fields[F_host_software_version]))
@@ -284,6 +282,7 @@ static struct value *newcomer_error(const struct req *r, const struct value *d)
 	const struct store *s = req_store(r);
 	const char *uuid = value_get_str(d, "uuid");
 	const char *fingerprint = value_get_str(d, "fingerprint");
+	const struct record *known = store_by_uuid(s, CLASS_host, uuid);
 	const char *missing = !uuid_valid(uuid, strlen(uuid)) ? "uuid" :
 			      strlen(fingerprint) != 64 ? "fingerprint" :
 			      !*value_get_str(d,
@@ -293,7 +292,7 @@ static struct value *newcomer_error(const struct req *r, const struct value *d)
 	if (missing)
 		return api_error("INVALID_VALUE", missing,
 				 value_get_str(d, missing), NULL);
-	if (store_by_uuid(s, CLASS_host, uuid))
+	if (known && member_of_host(s, value_str(known->ref)))
 		return api_error("OPERATION_NOT_ALLOWED",
 				 "This host is a member of the pool already",
 				 NULL);
@@ -377,6 +376,17 @@ static struct value *checked_description(const struct value *d)
 	return ret;
 }
 
+/* The pool was restored from a backup: the host's rows are here, but not the
+ * host. It brings them up to date when it has started. */
+static void register_again(struct req *r, struct txn *t,
+			   const struct record *host, const struct value *d,
+			   const char *role)
+{
+	txn_guard_exists(t, host->cls, value_str(host->ref));
+	dbsync_add_member(t, host->ref, d, role);
+	req_commit(r, t, all_members(req_store(r), d));
+}
+
 void member_register(struct req *r)
 {
 	const struct store *s = req_store(r);
@@ -385,6 +395,9 @@ void member_register(struct req *r)
 	char made[REF_LEN + 1];
 	const char *network = network_of_bridge(s, "xenbr0");
 	size_t n = store_count(s, CLASS_member) + 1;
+	const char *role = count_voters(s) < member_voters_wanted(n) ?
+		"voter" : "standby";
+	const struct record *known;
 	struct dbsync_refs refs;
 	struct txn *t;
 
@@ -394,13 +407,15 @@ void member_register(struct req *r)
 	}
 	d = checked_description(req_arg(r, 0));
 	t = req_txn(r);
+	known = store_by_uuid(s, CLASS_host, value_get_str(d, "uuid"));
+	if (known) {
+		register_again(r, t, known, d, role);
+		return;
+	}
 	if (!network) {
 		add_network(t, made);
 		network = made;
 	}
-	dbsync_add_host(r->pool, t, d, req_arg(r, 1), network,
-			count_voters(s) < member_voters_wanted(n) ? "voter" :
-								    "standby",
-			&refs);
+	dbsync_add_host(r->pool, t, d, req_arg(r, 1), network, role, &refs);
 	req_commit(r, t, all_members(s, d));
 }

@@ -58,6 +58,10 @@ static const struct option_def defs[] = {
 	       "ms of silence after which a host counts as not live"),
 	NUMBER("max-body-kib", max_body_kib, 4096, 262144,
 	       "largest request body in KiB"),
+	NUMBER("history-days", history_days, 30, 36500,
+	       "age of the oldest changes in pool.db's history; 0: keep none"),
+	NUMBER("history-mib", history_mib, 256, 1048576,
+	       "size of the history in MiB; 0: keep none"),
 	TEXT("log-level", log_level, "info", "LEVEL",
 	     "error, warn, info or debug"),
 };

@@ -20,6 +20,7 @@ struct options {
 	unsigned min_free_mib;
 	unsigned login_delay_ms, host_dead_after_ms;
 	unsigned max_body_kib;
+	unsigned history_days, history_mib;
 };
 
 /* Fills o from defaults, file and command line. 0: go on; 1: help or version

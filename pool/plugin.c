@@ -19,6 +19,27 @@ static void plugin_status(struct req *r)
 	req_reply(r, value_stringz(text ? text : "{}"));
 }
 
+static void on_tool(void *data, const char *text, const char *error)
+{
+	struct req *r = data;
+
+	if (text)
+		req_reply(r, value_stringz(text));
+	else
+		req_fail(r, "XENAPI_PLUGIN_FAILURE", "failed", error, "", NULL);
+}
+
+/* Parked at first: the answer may come at once. */
+static void plugin_tool(struct req *r, const char *fn)
+{
+	const struct pool_hooks *h = &r->pool->hooks;
+
+	req_park(r);
+	if (!h->tool || !h->tool(h->data, fn, req_arg(r, 3), on_tool, r))
+		req_fail(r, "XENAPI_PLUGIN_FAILURE", "unknown function", fn, "",
+			 NULL);
+}
+
 static const struct plugin_function functions[] = {
 	{ "status", plugin_status },
 };
@@ -46,7 +67,7 @@ static void host_call_plugin(struct req *r)
 			return;
 		}
 	}
-	req_fail(r, "XENAPI_PLUGIN_FAILURE", "unknown function", fn, "", NULL);
+	plugin_tool(r, fn);
 }
 
 const struct handler_def plugin_handlers[] = {

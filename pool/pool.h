@@ -20,6 +20,9 @@ typedef void (*pool_remote_cb)(void *data, int error, struct value *result,
 			       struct value *api_error,
 			       const char *peer_fingerprint);
 
+/* text NULL: failed, error says why. Both borrowed. */
+typedef void (*pool_tool_cb)(void *data, const char *text, const char *error);
+
 struct pool_hooks {
 	void *data;
 	const struct store *(*store)(void *data);
@@ -58,6 +61,11 @@ struct pool_hooks {
 	/* What the database knows of itself, as JSON (see pool/status.h); the
 	 * caller frees it. The hook may be NULL. */
 	char *(*status)(void *data);
+	/* What else the project's tools ask for by name (pool/tools.h), on worker
+	 * threads; cb comes once, perhaps at once. False: no such function. The
+	 * hook may be NULL. */
+	bool (*tool)(void *data, const char *fn, const struct value *args,
+		     pool_tool_cb cb, void *cb_data);
 };
 
 struct pool_config {

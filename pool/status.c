@@ -71,7 +71,22 @@ static void put_front(struct json_object *o, const struct front *f)
 	put_int(o, "errors_5xx", s.errors_5xx);
 }
 
-char *status_json(const struct db *db, const struct front *f)
+static struct json_object *pooldb_json(struct pooldb *p)
+{
+	struct json_object *o = json_object_new_object();
+	struct pooldb_status s;
+
+	pooldb_get_status(p, &s);
+	put_int(o, "generation", s.generation);
+	put_int(o, "index", s.index);
+	put_int(o, "queued_bytes", s.queued_bytes);
+	put_int(o, "history_bytes", s.history_bytes);
+	put_int(o, "resyncs", s.resyncs);
+	put_bool(o, "failing", s.failing);
+	return o;
+}
+
+char *status_json(const struct db *db, const struct front *f, struct pooldb *p)
 {
 	struct json_object *o = json_object_new_object();
 	struct db_status s;
@@ -94,6 +109,8 @@ char *status_json(const struct db *db, const struct front *f)
 	put_int(o, "age_ms", (uint64_t)db_age_ms(db));
 	if (f)
 		put_front(o, f);
+	if (p)
+		json_object_object_add(o, "pooldb", pooldb_json(p));
 	json_object_object_add(o, "members", members_json(&s));
 	ret = xstrdup(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
 	json_object_put(o);

@@ -3,9 +3,10 @@
 #define POOL_STATUS_H
 
 #include "raftdb/db.h"
+#include "raftdb/pooldb.h"
 #include "rpc/front.h"
 
-/* f may be NULL. The caller frees the text. */
-char *status_json(const struct db *db, const struct front *f);
+/* f and p may be NULL. The caller frees the text. */
+char *status_json(const struct db *db, const struct front *f, struct pooldb *p);
 
 #endif

@@ -3,8 +3,9 @@
  * except password hashing, which has the loop's worker threads.
  *
  * Data folder: host-uuid, server.crt, server.key, members.json (whose
- * certificates are trusted), raft/ (log and snapshots), images/ (suspended
- * VMs), xapi (Unix socket), root-password (only when it was made up here).
+ * certificates are trusted), raft/ (log and snapshots), pool.db (state and
+ * history for queries), backups/ (being fetched), images/ (suspended VMs), xapi
+ * (Unix socket), root-password (only when it was made up here).
  * joining.json is there between a successful pool.join and the restart that
  * leaves the old pool: whoever finds it at start moves raft/ aside first.
  */
@@ -26,6 +27,7 @@
 #include "pool/options.h"
 #include "pool/pool.h"
 #include "pool/status.h"
+#include "pool/tools.h"
 #include "pool/trust.h"
 #include "raftdb/db.h"
 #include "rpc/client.h"
@@ -48,6 +50,8 @@ struct daemon {
 	struct trust trust;
 	bool members_changed;
 	struct db *db;
+	struct pooldb *pooldb;
+	struct tools tools;
 	struct pool *pool;
 	struct exec_client *exec;
 	struct front *front;
@@ -194,6 +198,7 @@ static int finish_joining(struct daemon *d)
 		log_error("cannot move %s aside: %s", raft, strerror(errno));
 		return -errno;
 	}
+	pooldb_set_aside(d->opt.data_dir, strrchr(aside, '/') + 6);
 	if (rename(joining, members) < 0)
 		return -errno;
 	log_info("left the old pool (its data is in %s); waiting to be added "
@@ -247,6 +252,9 @@ static void on_changed(void *data, const struct txn *t, uint64_t generation,
 			d->members_changed = true;
 	if (d->members_changed && d->db)
 		refresh_trust(d);
+	if (d->pooldb)
+		pooldb_changed(d->pooldb, db_applied_index(d->db), t,
+			       generation, changes, n);
 	if (d->pool)
 		pool_changed(d->pool, t, generation, changes, n);
 }
@@ -257,6 +265,8 @@ static void on_reloaded(void *data)
 
 	if (d->db)
 		refresh_trust(d);
+	if (d->pooldb)
+		pooldb_reloaded(d->pooldb, db_applied_index(d->db));
 	if (d->pool)
 		pool_reloaded(d->pool);
 }
@@ -458,7 +468,15 @@ static char *hook_status(void *data)
 {
 	struct daemon *d = data;
 
-	return status_json(d->db, d->front);
+	return status_json(d->db, d->front, d->pooldb);
+}
+
+static bool hook_tool(void *data, const char *fn, const struct value *args,
+		      pool_tool_cb cb, void *cb_data)
+{
+	struct daemon *d = data;
+
+	return tools_call(&d->tools, fn, args, cb, cb_data);
 }
 
 /* ---- stopping and starting again ---- */
@@ -480,6 +498,8 @@ static void stop(struct daemon *d, int exit_code)
 	front_stop(TAKE_PTR(d->front));
 	exec_client_close(d->exec);
 	d->exec = NULL;
+	d->tools.pooldb = NULL;
+	pooldb_stop(TAKE_PTR(d->pooldb));
 	db_close(d->db, on_db_closed, d);
 }
 
@@ -553,6 +573,25 @@ static void on_call(void *data, struct call *c)
 
 /* ---- start ---- */
 
+static void open_pooldb(struct daemon *d)
+{
+	const struct pooldb_config cfg = {
+		.dir = d->opt.data_dir,
+		.history_days = d->opt.history_days,
+		.history_mib = d->opt.history_mib,
+		.min_free_mib = d->opt.min_free_mib,
+	};
+
+	d->pooldb = pooldb_start(&d->loop, &cfg, db_store(d->db),
+				 db_applied_index(d->db));
+	d->tools = (struct tools){
+		.loop = &d->loop,
+		.db = d->db,
+		.pooldb = d->pooldb,
+		.data_dir = d->opt.data_dir,
+	};
+}
+
 static int open_database(struct daemon *d)
 {
 	const struct options *o = &d->opt;
@@ -579,12 +618,15 @@ static int open_database(struct daemon *d)
 
 	if (!db_has_state(&cfg) && d->trust.n == 0) {
 		log_info("no data in %s: starting as a pool of one", cfg.dir);
+		pooldb_set_aside(o->data_dir, "old");
 		r = db_bootstrap(&cfg);
 	}
 	if (r == 0)
 		r = db_open(&d->loop, &cfg, &cb, &d->db);
-	if (r == 0)
+	if (r == 0) {
 		refresh_trust(d);
+		open_pooldb(d);
+	}
 	return r;
 }
 
@@ -624,6 +666,7 @@ static struct pool *make_pool(struct daemon *d)
 		.age_ms = hook_age_ms,
 		.become_member = hook_become_member,
 		.status = hook_status,
+		.tool = hook_tool,
 	};
 
 	gethostname(name, sizeof name - 1);

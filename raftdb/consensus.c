@@ -1,6 +1,7 @@
 #include "raftdb/transport.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -257,6 +258,74 @@ int consensus_open(const struct consensus_config *cfg,
 	}
 	*ret = c;
 	return 0;
+}
+
+static void on_seeded(struct raft_io_snapshot_put *req, int status)
+{
+	*(int *)req->data = status;
+}
+
+/* What libraft itself does with a snapshot that another member sent. */
+static int put_snapshot(struct consensus *c, uv_loop_t *loop,
+			struct raft_snapshot *snapshot)
+{
+	struct raft_snapshot *none = NULL;
+	struct raft_entry *entries = NULL;
+	struct raft_io_snapshot_put put;
+	raft_index start = 1;
+	raft_term term = 0;
+	raft_id vote = 0;
+	size_t n = 0;
+	int status = INT_MAX;
+	int rv = c->io.load(&c->io, &term, &vote, &none, &start, &entries, &n);
+
+	if (rv == 0 && (term != 0 || none || n > 0))
+		rv = RAFT_CANTBOOTSTRAP;
+	rv = rv ? rv : c->io.set_term(&c->io, snapshot->term);
+	put.data = &status;
+	rv = rv ? rv : c->io.snapshot_put(&c->io, 0, &put, snapshot, on_seeded);
+	while (rv == 0 && status == INT_MAX)
+		uv_run(loop, UV_RUN_ONCE);
+	return rv ? rv : status;
+}
+
+int consensus_seed(const char *dir, uint64_t id, const char *address,
+		   uint64_t index, const struct consensus_part *parts,
+		   unsigned n_parts)
+{
+	struct consensus *c = xcalloc(1, sizeof *c);
+	struct raft_buffer bufs[CONSENSUS_PARTS];
+	struct raft_snapshot snapshot;
+	uv_loop_t loop;
+	int r, rv;
+
+	xassert(n_parts <= CONSENSUS_PARTS && uv_loop_init(&loop) == 0);
+	memset(&snapshot, 0, sizeof snapshot);
+	snapshot.index = snapshot.configuration_index = index;
+	snapshot.term = 1;
+	snapshot.bufs = bufs;
+	snapshot.n_bufs = n_parts;
+	for (unsigned i = 0; i < n_parts; i++)
+		bufs[i] = (struct raft_buffer){ parts[i].base, parts[i].len };
+	raft_configuration_init(&snapshot.configuration);
+	r = init(c, &loop, NULL, dir, id, address);
+	if (r < 0) {
+		free(c);
+		goto out;
+	}
+	rv = raft_configuration_add(&snapshot.configuration, id, address,
+				    RAFT_VOTER);
+	rv = rv ? rv : put_snapshot(c, &loop, &snapshot);
+	if (rv != 0)
+		log_error("raft log %s: cannot write the first snapshot: %s: %s",
+			  dir, raft_strerror(rv), c->io.errmsg);
+	r = error_of(rv);
+	consensus_close(c, NULL, NULL);
+	uv_run(&loop, UV_RUN_DEFAULT);
+out:
+	raft_configuration_close(&snapshot.configuration);
+	xassert(uv_loop_close(&loop) == 0);
+	return r;
 }
 
 int consensus_bootstrap(const char *dir, uint64_t id, const char *address)

@@ -52,6 +52,11 @@ int consensus_open(const struct consensus_config *cfg,
 void consensus_close(struct consensus *c, void (*cb)(void *data), void *data);
 /* Writes the configuration of a pool of one. -EEXIST when there is one. */
 int consensus_bootstrap(const char *dir, uint64_t id, const char *address);
+/* Fills an empty folder as that of a pool of one which has come to this index
+ * and has nothing but a snapshot of these parts. Blocks. */
+int consensus_seed(const char *dir, uint64_t id, const char *address,
+		   uint64_t index, const struct consensus_part *parts,
+		   unsigned n_parts);
 
 /* A LINK_STREAM connection of a member. */
 void consensus_accept(struct consensus *c, struct link_conn *conn,

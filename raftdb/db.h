@@ -65,6 +65,11 @@ int db_open(uv_loop_t *loop, const struct db_config *cfg,
 /* First start of a pool of one: writes the initial configuration. */
 int db_bootstrap(const struct db_config *cfg);
 bool db_has_state(const struct db_config *cfg);
+/* Makes the folder that of a pool of one whose state is s, with a generation
+ * far beyond any that clients of an earlier life may know. A log that is there
+ * is kept as raft.SUFFIX. For restoring a backup: no daemon may run (-EBUSY).
+ * Blocks; needs id, dir and peer_address only. */
+int db_seed(const struct db_config *cfg, struct store *s, const char *suffix);
 /* cb when all handles are closed; frees db. */
 void db_close(struct db *db, void (*cb)(void *data), void *data);
 

@@ -176,29 +176,33 @@ static uint64_t checksum(const char *image, size_t image_len, const char *tail,
 	return hash64(image, image_len) ^ (hash64(tail, tail_len) * 31);
 }
 
+void snaps_header(struct buf *h, uint64_t index, uint64_t n_ids,
+		  const struct buf *image, const struct buf *tail)
+{
+	buf_put_u32(h, MAGIC);
+	buf_put_u8(h, VERSION);
+	buf_put_u64(h, index);
+	buf_put_u64(h, n_ids);
+	buf_put_u64(h, image->len);
+	buf_put_u64(h, tail->len);
+	buf_put_u64(h, checksum(image->data, image->len, tail->data,
+				tail->len));
+	xassert(h->len == HEADER_BYTES);
+}
+
 int snaps_take(void *data, uint64_t index,
 	       struct consensus_part parts[CONSENSUS_PARTS], unsigned *ret_n)
 {
 	struct db *db = data;
 	struct snap_work *w = db->snaps.work;
-	struct buf *h;
 
 	if (!w || !w->ready || w->taken || w->abandoned)
 		return -EAGAIN;
 	w->taken = true;
 	w->index = index;
-	h = &w->header;
-	h->len = 0;
-	buf_put_u32(h, MAGIC);
-	buf_put_u8(h, VERSION);
-	buf_put_u64(h, index);
-	buf_put_u64(h, w->n_ids);
-	buf_put_u64(h, w->image.len);
-	buf_put_u64(h, w->tail.len);
-	buf_put_u64(h, checksum(w->image.data, w->image.len, w->tail.data,
-				w->tail.len));
-	xassert(h->len == HEADER_BYTES);
-	parts[0] = (struct consensus_part){ h->data, h->len };
+	w->header.len = 0;
+	snaps_header(&w->header, index, w->n_ids, &w->image, &w->tail);
+	parts[0] = (struct consensus_part){ w->header.data, w->header.len };
 	parts[1] = (struct consensus_part){ w->image.data, w->image.len };
 	parts[2] = (struct consensus_part){ w->tail.data, w->tail.len };
 	*ret_n = w->tail.len > 0 ? 3 : 2;

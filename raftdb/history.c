@@ -412,15 +412,34 @@ int history_at(const char *path, const char *cls, const char *id,
 	return r;
 }
 
-int history_generation_of_index(const char *path, uint64_t index, uint64_t *ret)
+int history_generation_of_index(const char *path, uint64_t index, uint64_t *ret,
+				char *reason, size_t reason_size)
 {
-	char reason[200];
-	struct query q = { .reason = reason, .reason_size = sizeof reason };
+	struct query q = { .reason = reason, .reason_size = reason_size };
 	int r = query_open(&q, path);
 
-	*ret = 0;
-	if (r == 0 && !is_too_early(&q, "raft_index", (int64_t)index))
+	if (r == 0 && is_too_early(&q, "raft_index", (int64_t)index))
+		r = refuse(&q, -ERANGE, "this member's history begins after log "
+			   "index %" PRIu64, index);
+	if (r == 0)
 		*ret = generation_not_after(&q, "raft_index", (int64_t)index);
+	query_close(&q);
+	return r;
+}
+
+int history_other_pool(const char *path, const char *uuid, bool *ret,
+		       char *reason, size_t reason_size)
+{
+	struct query q = { .reason = reason, .reason_size = reason_size };
+	sqlite3_stmt *st = NULL;
+	int r = query_open(&q, path);
+
+	if (r == 0 && sqlite3_prepare_v2(q.db, "SELECT uuid FROM pool", -1, &st,
+					 NULL))
+		r = refuse_sql(&q);
+	if (r == 0 && sqlite3_step(st) == SQLITE_ROW)
+		*ret = strcmp(text(st, 0), uuid) != 0;
+	sqlite3_finalize(st);
 	query_close(&q);
 	return r;
 }

@@ -27,10 +27,14 @@ int history_at(const char *path, const char *cls, const char *id,
 	       uint64_t generation, int64_t time_ms, char **ret, char *reason,
 	       size_t reason_size);
 
-/* The generation after the entry with this log index was applied; 0: before the
- * history's beginning. -EIO. */
-int history_generation_of_index(const char *path, uint64_t index,
-				uint64_t *ret);
+/* The generation after the entry with this log index was applied. -ERANGE:
+ * before the history's beginning; -EIO. */
+int history_generation_of_index(const char *path, uint64_t index, uint64_t *ret,
+				char *reason, size_t reason_size);
+
+/* Is the file about another pool than the one with this uuid? */
+int history_other_pool(const char *path, const char *uuid, bool *ret,
+		       char *reason, size_t reason_size);
 
 /* Reads every row of the file and compares their digest with what the file
  * says. 0, -EBADMSG: it does not fit, or cannot be read: reason. */

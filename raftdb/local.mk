@@ -7,6 +7,7 @@ raftdb_libraftdb_a_SOURCES = \
 	raftdb/db_impl.h \
 	raftdb/db_members.c \
 	raftdb/db_reads.c \
+	raftdb/db_seed.c \
 	raftdb/db_snaps.c \
 	raftdb/db_txns.c \
 	raftdb/failstop.c raftdb/failstop.h \
@@ -27,6 +28,7 @@ raftdb_libraftdb_a_SOURCES = \
 	raftdb/pump.c raftdb/pump.h \
 	raftdb/store.c raftdb/store.h \
 	raftdb/store_apply.c \
+	raftdb/store_check.c raftdb/store_check.h \
 	raftdb/store_impl.h \
 	raftdb/store_index.c \
 	raftdb/store_relate.c \

@@ -15,7 +15,7 @@ ALLOWED = {
     "rpc": {"base", "schema"},
     "xen": {"base", "schema"},
     "pool": {"base", "schema", "raftdb", "xen"},
-    "tools": {"base", "schema", "rpc", "pool"},
+    "tools": {"base", "schema", "raftdb", "rpc", "pool"},
     "tests": {"base", "schema", "raftdb", "rpc", "xen", "pool", "tools"},
 }
 # single files that may include more, and headers that only some may include
@@ -31,7 +31,7 @@ LIBRARY = {
     r"raft(/.*)?\.h": re.compile(r"(raftdb/(consensus|transport).*|tests/.*)"),
     r"libxl.*|xenstore\.h|xenctrl\.h": re.compile(r"xen/.*"),
     r"sqlite3\.h": re.compile(r"(raftdb|tests|tools)/.*"),
-    r"openssl/.*": re.compile(r"(rpc|raftdb|tests|tools|pool/role.*)/?.*"),
+    r"openssl/.*": re.compile(r"(rpc|raftdb|tests|tools|pool/role.*|pool/tools.*)/?.*"),
     r"libxml/.*": re.compile(r"(rpc|tests)/.*"),
 }
 

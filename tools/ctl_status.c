@@ -1,0 +1,75 @@
+/* xenpoolctl status. */
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/ctl.h"
+
+static void print_member(struct json_object *m, const char *self,
+			 const char *leader)
+{
+	const char *id = ctl_text(m, "id");
+	bool here = !strcmp(id, self);
+
+	printf("  %-22s %-8s %-7s %-12s applied %-10s digest %.16s\n",
+	       ctl_text(m, "address"), ctl_text(m, "role"),
+	       !strcmp(id, leader) ? "master" : "",
+	       here ? "this member" :
+	       json_object_get_boolean(json_object_object_get(m, "connected")) ?
+		      "connected" : "NOT REACHED",
+	       ctl_text(m, "applied_index"), ctl_text(m, "digest"));
+}
+
+static void print_pooldb(struct json_object *o)
+{
+	if (!o)
+		return;
+	printf("pool.db     generation %lld, %lld MiB of history%s\n",
+	       (long long)ctl_int(o, "generation"),
+	       (long long)ctl_int(o, "history_bytes") >> 20,
+	       json_object_get_boolean(json_object_object_get(o, "failing")) ?
+		       "; CANNOT BE WRITTEN, see the log" : "");
+}
+
+static void print_status(struct json_object *o)
+{
+	struct json_object *list = json_object_object_get(o, "members");
+	const char *leader = ctl_text(o, "leader_id");
+
+	printf("master      %s\n", strcmp(leader, "0") ? leader :
+	       "none: fewer than half of the voters are reachable");
+	printf("term        %s\nindexes     last %s, committed %s, applied %s, "
+	       "snapshot %s\n", ctl_text(o, "term"), ctl_text(o, "last_index"),
+	       ctl_text(o, "commit_index"), ctl_text(o, "applied_index"),
+	       ctl_text(o, "snapshot_index"));
+	printf("generation  %s\ndigest      %s\ndisk free   %lld MiB\n",
+	       ctl_text(o, "generation"), ctl_text(o, "digest"),
+	       (long long)ctl_int(o, "disk_free_bytes") >> 20);
+	print_pooldb(json_object_object_get(o, "pooldb"));
+	puts("members");
+	for (size_t i = 0; i < json_object_array_length(list); i++)
+		print_member(json_object_array_get_idx(list, i),
+			     ctl_text(o, "id"), leader);
+}
+
+int ctl_status(int argc, char **argv)
+{
+	static const char help[] =
+		"usage: xenpoolctl [OPTIONS] status\n\n"
+		"The members, their roles and indexes, as the member that is "
+		"asked sees them.\n";
+	const struct ctl_option options[] = { { NULL, false, NULL } };
+	int r = ctl_parse(&argc, &argv, options, help);
+	struct json_object *o;
+
+	if (r || argc > 0)
+		return r > 0 ? 0 : 2;
+	o = ctl_ask("status", "{}");
+	if (!o)
+		return 1;
+	if (ctl.json)
+		puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
+	else
+		print_status(o);
+	json_object_put(o);
+	return 0;
+}

@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 #include "raftdb/consensus.h"
-#include "raftdb/failstop.h"
+#include "raftdb/ioguard.h"
 
 #define SEGMENT_BYTES (16 * 1024 * 1024)
 #define CONNECT_RETRY_MS 50
@@ -17,7 +17,7 @@
 
 struct consensus {
 	struct raft raft;
-	struct failstop disk;
+	struct ioguard disk;
 	struct raft_fsm fsm;
 	struct transport transport;
 	struct consensus_ops ops;
@@ -206,7 +206,7 @@ static int init(struct consensus *c, uv_loop_t *loop, struct link *link,
 		log_error("raft log %s: %s", dir, c->disk.io.errmsg);
 		return error_of(rv);
 	}
-	failstop_arm(&c->disk);
+	ioguard_arm(&c->disk);
 	rv = raft_init(&c->raft, &c->disk.io, &c->fsm, id, address);
 	if (rv != 0) {
 		log_error("raft log %s: %s: %s", dir, raft_strerror(rv),

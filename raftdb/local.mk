@@ -10,11 +10,11 @@ raftdb_libraftdb_a_SOURCES = \
 	raftdb/db_seed.c \
 	raftdb/db_snaps.c \
 	raftdb/db_txns.c \
-	raftdb/failstop.c raftdb/failstop.h \
 	raftdb/image.c \
 	raftdb/image_impl.h \
 	raftdb/image_json.c \
 	raftdb/image_table.c \
+	raftdb/ioguard.c raftdb/ioguard.h \
 	raftdb/link.c raftdb/link.h \
 	raftdb/link_conn.c \
 	raftdb/link_impl.h \

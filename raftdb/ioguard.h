@@ -1,0 +1,34 @@
+/* Stands between libraft and its I/O, for what the library does not stand.
+ *
+ * A failed write: it goes on, votes, leads and acknowledges on the strength of
+ * what is not on its disk, or frees memory twice. So it is told that all is
+ * well, and from then on nothing that it does reaches its disk or another
+ * member; its owner sees `failed` and ends the process.
+ *
+ * A snapshot that comes from the leader while one is being written: it follows a
+ * null pointer. So that message waits for the write to end.
+ *
+ * Only for raftdb/consensus.c.
+ */
+#ifndef RAFTDB_IOGUARD_H
+#define RAFTDB_IOGUARD_H
+
+#include "base/list.h"
+
+#include <raft.h>
+
+struct ioguard {
+	struct raft_io io;   /* what libraft gets */
+	struct raft_io real; /* its functions, before ioguard_arm() */
+	bool failed;
+	bool closing;
+	bool taking;         /* a snapshot of ours is being written */
+	struct list held;    /* requests that nobody answers before the close */
+	raft_io_recv_cb recv;
+	struct raft_message *install; /* waits; NULL: none */
+};
+
+/* io has been set up, and libraft has not seen it yet. */
+void ioguard_arm(struct ioguard *g);
+
+#endif

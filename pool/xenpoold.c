@@ -534,6 +534,13 @@ static void on_transferred(void *data, int error)
 	stop(data, 0);
 }
 
+#define HAND_OVER_MS 1000
+
+static void on_transfer_late(uv_timer_t *t)
+{
+	stop(t->data, 0);
+}
+
 static void on_signal(uv_signal_t *s, int signum)
 {
 	struct daemon *d = s->data;
@@ -544,8 +551,10 @@ static void on_signal(uv_signal_t *s, int signum)
 	db_get_status(d->db, &st);
 	if (st.is_leader && st.n_members > 1 &&
 	    db_transfer(d->db, 0, on_transferred, d) == 0)
-		return;
-	stop(d, 0);
+		/* Nobody may be there to take over. */
+		uv_timer_start(&d->restart, on_transfer_late, HAND_OVER_MS, 0);
+	else
+		stop(d, 0);
 }
 
 /* ---- executor, front end ---- */

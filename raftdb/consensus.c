@@ -277,13 +277,13 @@ static int put_snapshot(struct consensus *c, uv_loop_t *loop,
 	raft_id vote = 0;
 	size_t n = 0;
 	int status = INT_MAX;
-	int rv = c->io.load(&c->io, &term, &vote, &none, &start, &entries, &n);
+	int rv = c->disk.io.load(&c->disk.io, &term, &vote, &none, &start, &entries, &n);
 
 	if (rv == 0 && (term != 0 || none || n > 0))
 		rv = RAFT_CANTBOOTSTRAP;
-	rv = rv ? rv : c->io.set_term(&c->io, snapshot->term);
+	rv = rv ? rv : c->disk.io.set_term(&c->disk.io, snapshot->term);
 	put.data = &status;
-	rv = rv ? rv : c->io.snapshot_put(&c->io, 0, &put, snapshot, on_seeded);
+	rv = rv ? rv : c->disk.io.snapshot_put(&c->disk.io, 0, &put, snapshot, on_seeded);
 	while (rv == 0 && status == INT_MAX)
 		uv_run(loop, UV_RUN_ONCE);
 	return rv ? rv : status;
@@ -318,7 +318,7 @@ int consensus_seed(const char *dir, uint64_t id, const char *address,
 	rv = rv ? rv : put_snapshot(c, &loop, &snapshot);
 	if (rv != 0)
 		log_error("raft log %s: cannot write the first snapshot: %s: %s",
-			  dir, raft_strerror(rv), c->io.errmsg);
+			  dir, raft_strerror(rv), c->disk.io.errmsg);
 	r = error_of(rv);
 	consensus_close(c, NULL, NULL);
 	uv_run(&loop, UV_RUN_DEFAULT);

@@ -407,6 +407,66 @@ unsigned consensus_members(struct consensus *c, struct consensus_member *ret,
 	return n;
 }
 
+/* --- elections ---
+ *
+ * With pre-vote, a follower turns candidates down as long as it believes in a
+ * leader. libraft lets it believe until its own randomized timeout ends, so the
+ * last follower to run out of patience decides when there can be a new leader.
+ * The rule asks for the smallest timeout only (Ongaro's thesis, 4.2.3), so we
+ * end the belief then, and the first one to run out wins.
+ *
+ * A process that dies takes its connections with it. Who loses all of those to
+ * the leader stops believing at once, and candidates come forward in an order
+ * that all know, so that they do not split the votes. Where the leader lives on
+ * after all, those that still hear it turn the candidate down.
+ */
+
+#define STAGGER_MS 45 /* time for one candidate to win */
+
+void consensus_check_leader(struct consensus *c)
+{
+	struct raft *r = &c->raft;
+
+	if (raft_state(r) == RAFT_FOLLOWER &&
+	    c->io.time(&c->io) >= r->election_timer_start + r->election_timeout)
+		r->follower_state.current_leader.id = 0;
+}
+
+/* Our place among the voters that are left; -1: we are none. */
+static int rank_without(const struct raft *r, uint64_t id)
+{
+	const struct raft_configuration *conf = &r->configuration;
+	int rank = 0;
+
+	for (unsigned i = 0; i < conf->n; i++) {
+		if (conf->servers[i].role != RAFT_VOTER ||
+		    conf->servers[i].id == id)
+			continue;
+		if (conf->servers[i].id == r->id)
+			return rank;
+		rank++;
+	}
+	return -1;
+}
+
+void consensus_suspect(struct consensus *c, uint64_t id)
+{
+	struct raft *r = &c->raft;
+	raft_time at, timeout;
+	int rank;
+
+	if (raft_state(r) != RAFT_FOLLOWER ||
+	    r->follower_state.current_leader.id != id)
+		return;
+	r->follower_state.current_leader.id = 0;
+	rank = rank_without(r, id);
+	at = c->io.time(&c->io) + (raft_time)(MAX(rank, 0) * STAGGER_MS);
+	timeout = r->follower_state.randomized_election_timeout;
+	if (rank >= 0 && at >= timeout)
+		r->election_timer_start = MIN(r->election_timer_start,
+					      at - timeout);
+}
+
 /* --- entries --- */
 
 void *consensus_alloc(size_t n)

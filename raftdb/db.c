@@ -162,6 +162,7 @@ static void tell_leader(struct db *db)
 
 static void check_leadership(struct db *db)
 {
+	consensus_check_leader(db->consensus);
 	consensus_get(db->consensus, &db->st);
 	if (!db->st.available)
 		db_fail(db, "raft gave up: a write to its log failed");
@@ -292,8 +293,11 @@ static void on_peer_changed(void *data, struct peer *p)
 	struct db *db = data;
 
 	p->pinged_at = 0;
-	if (!db->closing)
-		db_kick(db);
+	if (db->closing || !db->opened)
+		return;
+	if (!p->connected && !p->in)
+		consensus_suspect(db->consensus, p->id);
+	db_kick(db);
 }
 
 static void on_accepted(void *data, struct link_conn *c, enum link_kind kind,

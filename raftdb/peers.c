@@ -130,6 +130,7 @@ static void on_in_closed(void *data, const char *why)
 	struct peer *p = data;
 
 	p->in = NULL;
+	p->peers->ops.changed(p->peers->ops.data, p);
 }
 
 static const struct link_conn_ops in_ops = {

@@ -36,7 +36,7 @@ struct peers_ops {
 	void *data;
 	void (*frame)(void *data, struct peer *from, uint8_t type, const char *p,
 		      size_t n);
-	/* p->connected changed. */
+	/* p->connected changed, or its connection to us is gone. */
 	void (*changed)(void *data, struct peer *p);
 };
 

@@ -98,3 +98,6 @@ EXTRA_DIST += tests/run.py tests/check_layers.py tests/check_style.py \
 	tests/schema/methods.tsv tests/schema/relations.tsv \
 	tests/schema/role_sets.tsv tests/schema/roles.tsv \
 	tests/wire tests/integration tests/clients
+
+
+include tests/sim/local.mk

@@ -3,7 +3,7 @@
 
 usage: run.py [--list] [--suite SUITE]... [NAME]...
 
-Suites, in this order: style unit wire integration clients. NAME picks programs
+Suites, in this order: style unit wire sim integration clients. NAME picks programs
 whose name contains it. Output of a program is shown when it fails and kept in
 BUILD/test-logs/. XENPOOL_BUILD names the build folder (default: build).
 """
@@ -19,8 +19,8 @@ import time
 TOP = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("XENPOOL_BUILD", TOP / "build")).resolve()
 PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
-SUITES = ["style", "unit", "wire", "integration", "clients"]
-TIMEOUT = {"style": 60, "unit": 180, "wire": 180, "integration": 600, "clients": 600}
+SUITES = ["style", "unit", "wire", "sim", "integration", "clients"]
+TIMEOUT = {"style": 60, "unit": 180, "wire": 180, "sim": 1800, "integration": 600, "clients": 600}
 
 
 def programs():

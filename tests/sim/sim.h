@@ -39,6 +39,7 @@ enum plant {
 	PLANT_RELATION,     /* derived sets are not kept on one member */
 	PLANT_GUARDS,       /* guards are not looked at */
 	PLANT_TOMBSTONE,    /* deletions are not recorded */
+	PLANT_STALE_SEARCH, /* as READ_LOCAL, with the witness looking away */
 	PLANTS
 };
 
@@ -165,7 +166,8 @@ struct sim {
 	uint64_t events, hash;
 	/* for the sums */
 	uint64_t n_elections, n_crashes, n_acked, n_unknown, n_refused, n_reads,
-		n_snapshots, n_installs, n_changes, n_faults, n_failed_reads;
+		n_snapshots, n_installs, n_changes, n_faults, n_failed_reads,
+		n_searches, n_searches_open;
 };
 extern struct sim *sim;
 
@@ -306,6 +308,8 @@ void check_changed(struct life *l, const struct txn *t, uint64_t generation,
 void check_reloaded(struct life *l);
 /* How much of the history was seen by somebody whose call has ended. */
 size_t check_floor(void);
+/* It says that it leads in this term. */
+void check_leader(const struct node *n, uint64_t term);
 void check_acked(struct life *l, struct client_op *op, struct txn_result r);
 void check_read(struct life *l, struct client_op *op);
 void check_periodic(void);

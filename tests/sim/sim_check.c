@@ -40,7 +40,10 @@ static struct {
 	struct map by_id; /* index + 1 */
 	size_t floor;
 	struct timeline registers[REGISTERS_MAX], disks[DISKS], tags;
-	struct consumer *consumers;
+	struct {
+		uint64_t term;
+		const struct node *node;
+	} leaders[256]; /* of the newest terms */
 } h;
 
 static const uint8_t *applying; /* the transaction's id */
@@ -268,6 +271,21 @@ void __wrap_store_add_tombstone(struct store *s, int cls, struct value *ref,
 		__real_store_add_tombstone(s, cls, ref, created, deleted);
 }
 
+/* --- leaders --- */
+
+void check_leader(const struct node *n, uint64_t term)
+{
+	size_t i = term % ARRAY_LEN(h.leaders);
+
+	if (term > h.leaders[i].term) {
+		h.leaders[i].term = term;
+		h.leaders[i].node = n;
+	} else if (term == h.leaders[i].term && n != h.leaders[i].node) {
+		sim_fail("leaders", "n%d and n%d lead in term %llu",
+			 h.leaders[i].node->i, n->i, (unsigned long long)term);
+	}
+}
+
 /* --- what clients are told --- */
 
 size_t check_floor(void)
@@ -323,7 +341,7 @@ static void check_content(struct life *l, struct client_op *op)
 
 void check_read(struct life *l, struct client_op *op)
 {
-	if (l->position < op->floor)
+	if (l->position < op->floor && sim->plant != PLANT_STALE_SEARCH)
 		sim_fail("linearizability", "read %llu on n%d sees %zu, and %zu "
 			 "was seen before it began",
 			 (unsigned long long)op->number, l->node->i,

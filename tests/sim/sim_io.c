@@ -296,8 +296,9 @@ static void crash_ops(struct sim_io *s)
 	}
 	if (sim->plant == PLANT_LOST_LOG && d->unsynced > 0) {
 		size_t n = sim_pick(MIN(d->unsynced, (size_t)20) + 1);
+		uint64_t keep = d->snapshot ? d->snapshot->index : 1;
 
-		disk_truncate(d, disk_last(d) + 1 - n);
+		disk_truncate(d, MAX(disk_last(d) + 1 - n, keep + 1));
 	}
 	d->unsynced = 0;
 }
@@ -743,6 +744,8 @@ static int io_send(struct raft_io *io, struct raft_io_send *req,
 	struct raft_mail *l = mail_of(msg);
 	struct sent *t = xcalloc(1, sizeof *t);
 
+	if (msg->type == RAFT_APPEND_ENTRIES && !s->life->dead)
+		check_leader(s->node, msg->append_entries.term);
 	req->cb = cb;
 	t->io = s;
 	t->req = req;

@@ -357,7 +357,9 @@ static void on_attempt(void *data)
 		  kind_names[op->kind], (unsigned long long)op->number, op->a,
 		  op->b);
 	if (op->kind == OPC_READ) {
-		if (sim->plant == PLANT_READ_LOCAL && !is_serving(a->life))
+		if ((sim->plant == PLANT_READ_LOCAL ||
+		     sim->plant == PLANT_STALE_SEARCH) &&
+		    !is_serving(a->life))
 			on_read(a, 0);
 		else
 			db_read_barrier(a->life->db, on_read, a);

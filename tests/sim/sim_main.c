@@ -16,7 +16,7 @@
 
 static const char usage[] =
 	"usage: sim [--seeds N] [--start S] [--jobs J] [--trace] [--plant NAME]\n"
-	"           [--hash] [--verbose]\n"
+	"           [--hash]\n"
 	"Runs the database of a whole pool on simulated time, disk and network,\n"
 	"N seeds from S on. Ends with 1 at the first seed that breaks a rule.\n"
 	"--plant NAME builds a mistake in; --plant list tells their names.\n";
@@ -34,11 +34,12 @@ static const char *const plants[PLANTS] = {
 	[PLANT_RELATION] = "relation",
 	[PLANT_GUARDS] = "guards",
 	[PLANT_TOMBSTONE] = "tombstone",
+	[PLANT_STALE_SEARCH] = "stale-search",
 };
 
 struct options {
 	uint64_t seeds, start, jobs;
-	bool trace, verbose, hash;
+	bool trace, hash;
 	enum plant plant;
 };
 
@@ -49,7 +50,7 @@ static struct shared {
 	volatile uint64_t next, failed; /* failed: seed + 1 */
 	volatile uint64_t runs, events, faults, crashes, elections, acked,
 		unknown, refused, reads, failed_reads, snapshots, installs,
-		changes, simulated_ms;
+		changes, searches, open_searches, simulated_ms;
 } *shared;
 
 static void tell_repeat(FILE *f)
@@ -172,6 +173,8 @@ static void add_up(void)
 	shared->snapshots += sim->n_snapshots;
 	shared->installs += sim->n_installs;
 	shared->changes += sim->n_changes;
+	shared->searches += sim->n_searches;
+	shared->open_searches += sim->n_searches_open;
 	shared->simulated_ms += (uint64_t)(sim->now / MS);
 }
 
@@ -305,8 +308,6 @@ static bool parse(int argc, char **argv)
 			i++;
 		else if (strcmp(a, "--trace") == 0)
 			options.trace = true;
-		else if (strcmp(a, "--verbose") == 0)
-			options.verbose = true;
 		else if (strcmp(a, "--hash") == 0)
 			options.hash = true;
 		else
@@ -333,11 +334,13 @@ static void tell(double took)
 	       "%llu changes of membership\n"
 	       "%llu writes acknowledged, %llu unknown, %llu refused; "
 	       "%llu reads, %llu without an answer\n"
-	       "%llu snapshots taken, %llu received\n",
+	       "%llu snapshots taken, %llu received; %llu searches, %llu not "
+	       "finished\n",
 	       N(runs), took, took * 1000 / (double)MAX(N(runs), 1ull),
 	       N(simulated_ms) / MAX(N(runs), 1ull), N(events), N(faults),
 	       N(crashes), N(elections), N(changes), N(acked), N(unknown),
-	       N(refused), N(reads), N(failed_reads), N(snapshots), N(installs));
+	       N(refused), N(reads), N(failed_reads), N(snapshots), N(installs),
+	       N(searches), N(open_searches));
 }
 
 int main(int argc, char **argv)

@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Runs the simulation of the whole database: many seeds, each planted mistake,
+and one seed twice.
+
+XENPOOL_SIM_SEEDS: how many seeds (2000), XENPOOL_SIM_START: from which on (1).
+"""
+import os
+import pathlib
+import re
+import subprocess
+import unittest
+
+TOP = pathlib.Path(__file__).resolve().parent.parent.parent
+BUILD = pathlib.Path(os.environ.get("XENPOOL_BUILD", TOP / "build")).resolve()
+SIM = BUILD / "tests/sim/sim"
+SEEDS = int(os.environ.get("XENPOOL_SIM_SEEDS", "2000"))
+START = int(os.environ.get("XENPOOL_SIM_START", "1"))
+
+# Mistake: how many seeds at most until it is seen, and by which checkers; a
+# broken invariant may also end the process (signal) or the pool (progress).
+PLANTS = {
+    "read-local": (20, "linearizability"),
+    "apply-twice": (200, "exactly-once"),
+    "no-confirm": (1000, "linearizability"),
+    "lost-change": (20, "events"),
+    "lost-vote": (200, "leaders|agreement"),
+    "lost-log": (40, "agreement|exactly-once|digest|progress|signal|leaders"),
+    "ack-early": (20, "exactly-once|own writes"),
+    "diverge": (20, "agreement|digest"),
+    "relation": (20, "relations"),
+    "guards": (20, "model"),
+    "tombstone": (20, "events"),
+    "stale-search": (100, "linearizability: no order"),
+}
+
+
+def sim(*args, timeout=1500):
+    # libraft loses the memory of a snapshot that it refuses.
+    env = dict(os.environ, ASAN_OPTIONS="detect_leaks=0")
+    done = subprocess.run([str(SIM), *map(str, args)], env=env, timeout=timeout,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+class Simulation(unittest.TestCase):
+    def test_seeds(self):
+        code, out = sim("--seeds", SEEDS, "--start", START, "--jobs", 2)
+        print(out)
+        self.assertEqual(code, 0, out)
+        self.assertIn(f"{SEEDS} runs", out)
+
+    def test_same_seed_same_run(self):
+        for start in (1, 77, 300):
+            one = sim("--seeds", 3, "--start", start, "--hash")
+            two = sim("--seeds", 3, "--start", start, "--hash")
+            self.assertEqual(one[0], 0, one[1])
+            self.assertEqual(one, two)
+            traced = sim("--start", start, "--hash", "--trace")
+            self.assertEqual(traced[1].splitlines()[-1], one[1].splitlines()[0])
+        self.assertNotEqual(sim("--start", 1, "--hash")[1].split()[1],
+                            sim("--start", 2, "--hash")[1].split()[1])
+
+    def test_all_plants_are_named(self):
+        code, out = sim("--plant", "list")
+        self.assertEqual(code, 2)
+        names = [l for l in out.splitlines() if re.fullmatch(r"[a-z-]+", l)]
+        self.assertEqual(sorted(names), sorted(PLANTS))
+
+
+def plant_test(name, seeds, checkers):
+    def test(self):
+        code, out = sim("--plant", name, "--seeds", seeds, "--jobs", 2)
+        self.assertEqual(code, 1, out)
+        self.assertRegex(out, rf"FAILED (by )?({checkers})")
+        self.assertRegex(out, rf"seed \d+; repeat: .* --plant {name}")
+    return test
+
+
+for _name, (_seeds, _checkers) in PLANTS.items():
+    setattr(Simulation, "test_catches_" + _name.replace("-", "_"),
+            plant_test(_name, _seeds, _checkers))
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -428,7 +428,7 @@ void consensus_check_leader(struct consensus *c)
 	struct raft *r = &c->raft;
 
 	if (raft_state(r) == RAFT_FOLLOWER &&
-	    c->io.time(&c->io) >= r->election_timer_start + r->election_timeout)
+	    c->disk.io.time(&c->disk.io) >= r->election_timer_start + r->election_timeout)
 		r->follower_state.current_leader.id = 0;
 }
 
@@ -460,7 +460,7 @@ void consensus_suspect(struct consensus *c, uint64_t id)
 		return;
 	r->follower_state.current_leader.id = 0;
 	rank = rank_without(r, id);
-	at = c->io.time(&c->io) + (raft_time)(MAX(rank, 0) * STAGGER_MS);
+	at = c->disk.io.time(&c->disk.io) + (raft_time)(MAX(rank, 0) * STAGGER_MS);
 	timeout = r->follower_state.randomized_election_timeout;
 	if (rank >= 0 && at >= timeout)
 		r->election_timer_start = MIN(r->election_timer_start,

@@ -5,7 +5,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "pool/core.h"
-#include "pool/vm.h"
+#include "pool/storage.h"
 
 static const struct store *store_of(const struct pool *p)
 {
@@ -157,6 +157,7 @@ static void on_hashed(void *data, bool ok, const char *hash)
 	add_network(t, network);
 	dbsync_add_host(p, t, me, version, network, "voter", &refs);
 	add_pool_row(t, &refs);
+	sm_add_driver(t);
 	for (size_t i = 0; i < ARRAY_LEN(templates); i++)
 		add_template(t, store_of(p), &templates[i]);
 	credential_create(t, "root", hash);

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/env.h"
-#include "pool/vm.h"
+#include "pool/storage.h"
 #include "raftdb/db.h"
 
 struct pair {
@@ -336,7 +336,8 @@ static void add_pif(struct draft *host, const struct value *d,
 static void add_local_sr(struct draft *host, const struct value *d,
 			 char ret_ref[REF_LEN + 1])
 {
-	struct draft sr, pbd;
+	_cleanup_(value_unrefp) struct value *none = value_map_empty();
+	struct draft sr;
 
 	draft_create(&sr, host->t, CLASS_SR, NULL);
 	draft_str(&sr, F_SR_name_label, "Local storage");
@@ -348,13 +349,11 @@ static void add_local_sr(struct draft *host, const struct value *d,
 	draft_bool(&sr, F_SR_shared, false);
 	draft_map_put(&sr, F_SR_other_config, "i18n-key",
 		      value_stringz("local-storage"));
-	draft_create(&pbd, host->t, CLASS_PBD, NULL);
-	draft_copy(&pbd, F_PBD_host, host->now->ref);
-	draft_copy(&pbd, F_PBD_SR, sr.now->ref);
-	draft_bool(&pbd, F_PBD_currently_attached, true);
+	draft_set(&sr, F_SR_allowed_operations,
+		  sr_allowed_operations(sr.now, true));
 	strcpy(ret_ref, draft_ref(&sr));
 	draft_write(&sr);
-	draft_write(&pbd);
+	pbd_add(host->t, draft_ref(host), ret_ref, none, true);
 }
 
 void dbsync_add_member(struct txn *t, const struct value *host_ref,

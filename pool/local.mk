@@ -25,6 +25,9 @@ pool_libpool_a_SOURCES = \
 	pool/member_calls.c pool/member_calls.h \
 	pool/member_join.c \
 	pool/message.c \
+	pool/minor.c \
+	pool/network.c \
+	pool/pbd.c \
 	pool/placement.c \
 	pool/plugin.c \
 	pool/pool.c pool/pool.h \
@@ -39,9 +42,12 @@ pool_libpool_a_SOURCES = \
 	pool/rows.c \
 	pool/session.c pool/session.h \
 	pool/session_gc.c \
+	pool/sr.c \
+	pool/storage.h \
 	pool/task.c pool/task.h \
 	pool/task_gc.c \
 	pool/timer.c \
+	pool/vdi.c \
 	pool/vm.h \
 	pool/vm_calls.c pool/vm_calls.h \
 	pool/vm_config.c \

@@ -224,6 +224,11 @@ struct record *req_arg_record(struct req *r, unsigned i, int cls)
 	return row;
 }
 
+void req_not_implemented(struct req *r)
+{
+	req_fail(r, "NOT_IMPLEMENTED", r->method->name, NULL);
+}
+
 const struct store *req_store(const struct req *r)
 {
 	return r->pool->hooks.store(r->pool->hooks.data);
@@ -329,7 +334,8 @@ const char *pool_missing_message(size_t i)
 		s.handlers = xcalloc(schema_n_methods, sizeof *s.handlers);
 		index_handlers(&s);
 		for (unsigned m = 0; m < schema_n_methods; m++)
-			if (!s.handlers[m] &&
+			if ((!s.handlers[m] ||
+			     s.handlers[m] == req_not_implemented) &&
 			    !(schema_methods[m].flags & METHOD_REMOVED))
 				missing[n++] = schema_methods[m].name;
 		free(s.handlers);

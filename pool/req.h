@@ -48,6 +48,10 @@ struct handler_def {
 };
 extern const struct handler_def *const pool_handlers[];
 
+/* NOT_IMPLEMENTED, for generated calls whose rows would do nothing; these count
+ * as missing (pool_missing_message()). */
+void req_not_implemented(struct req *r);
+
 /* ---- arguments (after coercion, so types are right) ---- */
 struct value *req_arg(const struct req *r, unsigned i); /* borrowed */
 const char *req_arg_str(const struct req *r, unsigned i);

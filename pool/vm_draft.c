@@ -1,6 +1,6 @@
 #include <string.h>
 
-#include "pool/vm.h"
+#include "pool/storage.h"
 
 void draft_edit(struct draft *d, struct txn *t, struct record *base)
 {
@@ -137,7 +137,22 @@ static bool is_halted(const struct draft *vm)
 	return value_is_str(vm->now->fields[F_VM_power_state], "Halted");
 }
 
-static void write_vbd(struct draft *vm, struct record *vbd)
+/* What may be done with a disk depends on whether a drive has it in use. */
+static void write_vdi(struct txn *t, const struct store *s,
+		      const struct draft *vbd)
+{
+	const struct record *vdi = store_get_class(
+		s, CLASS_VDI, record_str(vbd->now, F_VBD_VDI));
+
+	if (vdi && record_bool(vbd->base, F_VBD_currently_attached) !=
+			   record_bool(vbd->now, F_VBD_currently_attached))
+		txn_set(t, vdi->cls, value_str(vdi->ref),
+			F_VDI_allowed_operations,
+			vdi_allowed_operations(s, vdi, vbd->now));
+}
+
+static void write_vbd(struct draft *vm, const struct store *s,
+		      struct record *vbd)
 {
 	struct draft d;
 	char device[16];
@@ -154,6 +169,7 @@ static void write_vbd(struct draft *vm, struct record *vbd)
 	}
 	draft_set(&d, F_VBD_allowed_operations,
 		  vbd_allowed_operations(vm->now, d.now));
+	write_vdi(vm->t, s, &d);
 	draft_write(&d);
 }
 
@@ -183,7 +199,7 @@ static void write_devices(struct draft *vm, const struct store *s)
 	for (uint32_t i = 0; i < vbds->n; i++) {
 		r = store_get_class(s, CLASS_VBD, value_str(vbds->items[i]));
 		if (r)
-			write_vbd(vm, r);
+			write_vbd(vm, s, r);
 	}
 	for (uint32_t i = 0; i < vifs->n; i++) {
 		r = store_get_class(s, CLASS_VIF, value_str(vifs->items[i]));

@@ -128,7 +128,7 @@ static int read_operand(struct parser *p, struct operand *o)
 	o->field = schema_field(p->w->cls, s->s, s->n);
 	if (o->field < 0 ||
 	    p->w->cls->fields[o->field].flags & FIELD_INTERNAL)
-		return fail(p, "unknown field before");
+		return fail(p, "an unknown field ends");
 	return 0;
 }
 

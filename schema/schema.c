@@ -227,7 +227,8 @@ static struct value *from_json(struct json_object *json)
 }
 
 /* generate.py has checked that a default fits its type. The few that the API
- * declares wrongly (marked unfit there) count as the type's empty value. */
+ * declares wrongly (marked unfit there) count as the type's empty value, and so
+ * does the "" of references: clients look for OpaqueRef:NULL. */
 static struct value *make_default(const struct type *t, const char *text)
 {
 	_cleanup_(value_unrefp) struct value *loose = NULL;
@@ -242,6 +243,10 @@ static struct value *make_default(const struct type *t, const char *text)
 	loose = from_json(json);
 	json_object_put(json);
 	v = schema_coerce(t, loose, reason, sizeof(reason));
+	if (v && t->kind == TYPE_REF && v->n == 0) {
+		value_unref(v);
+		v = NULL;
+	}
 	return v ? v : schema_empty(t);
 }
 

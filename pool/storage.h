@@ -1,0 +1,53 @@
+/* What the files about storage share: repositories (SR), their connections
+ * (PBD) and disks (VDI). The only driver is `dummy`: disks without contents, so
+ * that every call here is rows only and one transaction.
+ */
+#ifndef POOL_STORAGE_H
+#define POOL_STORAGE_H
+
+#include "pool/vm_calls.h"
+
+#define SR_DRIVER "dummy"
+
+/* ---- sr.c ---- */
+extern const struct handler_def sr_handlers[];
+bool sr_has_driver(const struct record *sr);
+bool sr_has_plugged_pbd(const struct store *s, const struct record *sr);
+struct value *sr_allowed_operations(const struct record *sr, bool plugged);
+/* virtual_allocation once the disks grow by so many bytes. sr must not have
+ * changed meanwhile: t gets a guard for it. */
+void sr_grow(struct txn *t, const struct store *s, const struct record *sr,
+	     int64_t bytes);
+/* The row of the driver, in a new pool. */
+void sm_add_driver(struct txn *t);
+/* Errors of many calls, as whole values. */
+struct value *error_of_sr(const char *code, const char *sr_ref);
+
+/* ---- pbd.c ---- */
+extern const struct handler_def pbd_handlers[];
+void pbd_add(struct txn *t, const char *host_ref, const char *sr_ref,
+	     const struct value *device_config, bool plugged);
+
+/* ---- vdi.c ---- */
+extern const struct handler_def vdi_handlers[];
+/* NULL if op may begin now. changed: a VBD of the disk as it will be, or NULL. */
+struct value *vdi_op_error(const struct store *s, const struct record *vdi,
+			   const char *op, const struct record *changed);
+struct value *vdi_allowed_operations(const struct store *s,
+				     const struct record *vdi,
+				     const struct record *changed);
+/* A disk goes, and with it what refers to it. */
+void vdi_drop(const struct store *s, struct txn *t, const struct record *vdi);
+
+/* ---- network.c ---- */
+extern const struct handler_def network_handlers[];
+
+/* ---- minor.c ---- */
+extern const struct handler_def minor_handlers[];
+
+/* The error of a create call's struct that lacks a member without a default,
+ * NULL if there is none. */
+struct value *missing_member(const struct class_def *c,
+			     const struct value *args);
+
+#endif

@@ -208,9 +208,6 @@ void dbsync_add_host(const struct pool *p, struct txn *t,
 void dbsync_add_member(struct txn *t, const struct value *host_ref,
 		       const struct value *description,
 		       const char *wanted_role);
-void dbsync_add_member(struct txn *t, const struct value *host_ref,
-		       const struct value *description,
-		       const char *wanted_role);
 void dbsync_host_identity(struct draft *host, const struct value *description);
 void dbsync_host_hardware(struct draft *host, const struct value *description);
 void dbsync_add_cpus(struct txn *t, const char *host_ref,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every source file stands in its folder's local.mk, so that a tarball has it."""
+"""Every source file stands in a local.mk of its folder, so that a tarball has it."""
 import pathlib
 import sys
 
@@ -10,7 +10,7 @@ def main():
     top = pathlib.Path(__file__).resolve().parent.parent
     bad = 0
     for folder in FOLDERS:
-        text = (top / folder / "local.mk").read_text().split()
+        text = " ".join(p.read_text() for p in (top / folder).rglob("local.mk")).split()
         for path in sorted((top / folder).rglob("*.[ch]")):
             name = path.relative_to(top).as_posix()
             parents = {str(p) for p in pathlib.PurePosixPath(name).parents}

@@ -21,8 +21,12 @@ UNIT_TESTS = \
 	tests/unit/test_store_random \
 	tests/unit/test_txn \
 	tests/unit/test_value \
+	tests/unit/test_db_faults \
+	tests/unit/test_vm \
+	tests/unit/test_vm_pool \
 	tests/unit/test_xmlrpc
 check_PROGRAMS += $(UNIT_TESTS) tests/schema/dump_schema tests/wire/front_echo \
+	tests/bench/make_image \
 	tests/unit/bench_db
 
 tests_unit_test_base_SOURCES = tests/unit/test_base.c
@@ -69,6 +73,12 @@ tests_unit_test_txn_SOURCES = tests/unit/test_txn.c
 tests_unit_test_txn_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_value_SOURCES = tests/unit/test_value.c
 tests_unit_test_value_LDADD = $(SCHEMA) $(SCHEMA_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_db_faults_SOURCES = tests/unit/test_db_faults.c
+tests_unit_test_db_faults_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_vm_SOURCES = tests/unit/test_vm.c
+tests_unit_test_vm_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_vm_pool_SOURCES = tests/unit/test_vm_pool.c
+tests_unit_test_vm_pool_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_xmlrpc_SOURCES = tests/unit/test_xmlrpc.c
 tests_unit_test_xmlrpc_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
 tests_unit_bench_db_SOURCES = tests/unit/bench_db.c
@@ -76,6 +86,8 @@ tests_unit_bench_db_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
 
 tests_schema_dump_schema_SOURCES = tests/schema/dump_schema.c
 tests_schema_dump_schema_LDADD = $(SCHEMA) $(SCHEMA_LIBS)
+tests_bench_make_image_SOURCES = tests/bench/make_image.c
+tests_bench_make_image_LDADD = $(RAFTDB) $(RAFTDB_LIBS)
 tests_wire_front_echo_SOURCES = tests/wire/front_echo.c
 tests_wire_front_echo_LDADD = $(RPC) $(RPC_LIBS)
 
@@ -89,7 +101,7 @@ TEST_EXTENSIONS = .py
 PY_LOG_COMPILER = $(PYTHON)
 TESTS = $(UNIT_TESTS) tests/check_layers.py tests/check_style.py \
 	tests/check_lists.py tests/check_schema.py tests/wire/test_front.py
-EXTRA_DIST += tests/unit/db_help.h tests/unit/executor_host.h tests/unit/pool_calls.h tests/unit/pool_help.h tests/unit/store_help.h
+EXTRA_DIST += tests/unit/db_help.h tests/unit/executor_host.h tests/unit/pool_calls.h tests/unit/pool_help.h tests/unit/store_help.h tests/unit/vm_world.h
 EXTRA_DIST += tests/run.py tests/check_layers.py tests/check_style.py \
 	tests/check_lists.py tests/check_schema.py \
 	tests/schema/check_facts.py tests/schema/alerts.tsv \
@@ -98,6 +110,5 @@ EXTRA_DIST += tests/run.py tests/check_layers.py tests/check_style.py \
 	tests/schema/methods.tsv tests/schema/relations.tsv \
 	tests/schema/role_sets.tsv tests/schema/roles.tsv \
 	tests/wire tests/integration tests/clients
-
 
 include tests/sim/local.mk

@@ -141,7 +141,8 @@ static int serialize(const struct store_view *v, unsigned char **ret,
 {
 	_cleanup_(dbp) sqlite3 *db = NULL;
 	sqlite3_int64 n;
-	int r = sqlite3_open(":memory:", &db);
+	int r = sqlite3_open_v2(":memory:", &db, SQLITE_OPEN_READWRITE |
+				SQLITE_OPEN_MEMORY | SQLITE_OPEN_NOMUTEX, NULL);
 
 	r = r ? r : image_write_tables(db, v);
 	if (r)
@@ -168,7 +169,8 @@ static int open_file(unsigned char *file, size_t n, sqlite3 **ret,
 {
 	_cleanup_(dbp) sqlite3 *db = NULL;
 
-	if (sqlite3_open(":memory:", &db)) {
+	if (sqlite3_open_v2(":memory:", &db, SQLITE_OPEN_READWRITE |
+			    SQLITE_OPEN_MEMORY | SQLITE_OPEN_NOMUTEX, NULL)) {
 		sqlite3_free(file);
 		return -ENOMEM;
 	}

@@ -305,7 +305,49 @@ struct columns {
 	int n;
 	unsigned field[MAX_COLUMNS];
 	int fixed[FIXED_COLUMNS];
+	/* Of the row before: rows of a class are alike, and equal values are
+	 * shared, which saves reading and memory. */
+	struct last {
+		int kind; /* SQLite's */
+		struct value *v;
+		struct buf text;
+	} last[MAX_COLUMNS];
 };
+
+static void columns_deinit(struct columns *c)
+{
+	for (int i = 0; i < c->n; i++) {
+		value_unref(c->last[i].v);
+		buf_deinit(&c->last[i].text);
+	}
+}
+
+/* The value of a column, perhaps the one that the row before had. */
+static struct value *read_column(sqlite3_stmt *st, int column,
+				 const struct type *t, struct last *last)
+{
+	int kind = sqlite3_column_type(st, column);
+	const char *s = NULL;
+	size_t n = 0;
+
+	if (last->v && kind == last->kind && kind == SQLITE_INTEGER &&
+	    last->v->i == sqlite3_column_int64(st, column))
+		return value_ref(last->v);
+	if (kind == SQLITE_TEXT) {
+		s = (const char *)sqlite3_column_text(st, column);
+		n = (size_t)sqlite3_column_bytes(st, column);
+		if (s && last->v && kind == last->kind && n == last->text.len &&
+		    (n == 0 || memcmp(s, last->text.data, n) == 0))
+			return value_ref(last->v);
+	}
+	value_unref(last->v);
+	last->kind = kind;
+	last->v = image_column_read(st, column, t);
+	last->text.len = 0;
+	if (s)
+		buf_append(&last->text, s, n);
+	return value_ref(last->v);
+}
 
 static int map_columns(sqlite3_stmt *st, const struct class_def *c,
 		       struct columns *ret, struct image_reason *why)
@@ -340,7 +382,7 @@ static int map_columns(sqlite3_stmt *st, const struct class_def *c,
 }
 
 /* Fields that have no column get their defaults. */
-static int read_fields(sqlite3_stmt *st, const struct columns *columns,
+static int read_fields(sqlite3_stmt *st, struct columns *columns,
 		       struct record *rec, struct image_reason *why)
 {
 	const struct class_def *c = columns->cls;
@@ -351,7 +393,8 @@ static int read_fields(sqlite3_stmt *st, const struct columns *columns,
 		if (f == c->n_fields)
 			continue;
 		value_unref(rec->fields[f]);
-		rec->fields[f] = image_column_read(st, i, c->fields[f].type);
+		rec->fields[f] = read_column(st, i, c->fields[f].type,
+					     &columns->last[i]);
 		if (!rec->fields[f])
 			return image_refuse(why, "%s %s: bad value of %s",
 					    c->name, value_str(rec->ref),
@@ -364,7 +407,7 @@ static int read_fields(sqlite3_stmt *st, const struct columns *columns,
 	return 0;
 }
 
-static int read_record(sqlite3_stmt *st, const struct columns *columns,
+static int read_record(sqlite3_stmt *st, struct columns *columns,
 		       struct record **ret, struct image_reason *why)
 {
 	_cleanup_(record_unrefp) struct record *rec = NULL;
@@ -409,6 +452,7 @@ void image_rows_freep(struct image_rows **rows)
 {
 	if (!*rows)
 		return;
+	columns_deinit(&(*rows)->columns);
 	sqlite3_finalize((*rows)->st);
 	free(*rows);
 }

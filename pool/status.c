@@ -86,7 +86,8 @@ static struct json_object *pooldb_json(struct pooldb *p)
 	return o;
 }
 
-char *status_json(const struct db *db, const struct front *f, struct pooldb *p)
+char *status_json(const struct db *db, const struct front *f, struct pooldb *p,
+		  uint64_t longest_turn_us)
 {
 	struct json_object *o = json_object_new_object();
 	struct db_status s;
@@ -109,6 +110,7 @@ char *status_json(const struct db *db, const struct front *f, struct pooldb *p)
 	put_int(o, "age_ms", (uint64_t)db_age_ms(db));
 	if (f)
 		put_front(o, f);
+	put_int(o, "longest_turn_us", longest_turn_us);
 	if (p)
 		json_object_object_add(o, "pooldb", pooldb_json(p));
 	json_object_object_add(o, "members", members_json(&s));

@@ -6,7 +6,9 @@
 #include "raftdb/pooldb.h"
 #include "rpc/front.h"
 
-/* f and p may be NULL. The caller frees the text. */
-char *status_json(const struct db *db, const struct front *f, struct pooldb *p);
+/* f and p may be NULL; longest_turn_us: of the core's loop since the last time.
+ * The caller frees the text. */
+char *status_json(const struct db *db, const struct front *f, struct pooldb *p,
+		  uint64_t longest_turn_us);
 
 #endif

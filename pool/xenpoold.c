@@ -56,6 +56,9 @@ struct daemon {
 	struct exec_client *exec;
 	struct front *front;
 	bool stopping, restarting;
+	/* How long the loop's turns take, waiting aside. */
+	uv_prepare_t turn;
+	uint64_t turn_at, turn_idle, longest_turn; /* ns */
 	int exit_code;
 };
 
@@ -468,7 +471,10 @@ static char *hook_status(void *data)
 {
 	struct daemon *d = data;
 
-	return status_json(d->db, d->front, d->pooldb);
+	uint64_t us = d->longest_turn / 1000;
+
+	d->longest_turn = 0;
+	return status_json(d->db, d->front, d->pooldb, us);
 }
 
 static bool hook_tool(void *data, const char *fn, const struct value *args,
@@ -703,9 +709,25 @@ static int start_front(struct daemon *d)
 	return front_start(&d->loop, &cfg, on_call, d, &d->front);
 }
 
+static void on_turn(uv_prepare_t *h)
+{
+	struct daemon *d = h->data;
+	uint64_t now = uv_hrtime(), idle = uv_metrics_idle_time(&d->loop);
+	uint64_t busy = now - d->turn_at - (idle - d->turn_idle);
+
+	if (d->turn_at && busy <= now - d->turn_at)
+		d->longest_turn = MAX(d->longest_turn, busy);
+	d->turn_at = now;
+	d->turn_idle = idle;
+}
+
 static void init_loop(struct daemon *d)
 {
 	xassert(uv_loop_init(&d->loop) == 0);
+	uv_loop_configure(&d->loop, UV_METRICS_IDLE_TIME);
+	uv_prepare_init(&d->loop, &d->turn);
+	uv_prepare_start(&d->turn, on_turn);
+	d->turn.data = d;
 	uv_timer_init(&d->loop, &d->wake);
 	uv_timer_init(&d->loop, &d->restart);
 	uv_signal_init(&d->loop, &d->sigterm);

@@ -208,17 +208,22 @@ static int do_snapshot_put(struct raft_io *io, unsigned trailing,
 	return 0;
 }
 
-/* Nobody may hear what rests on a write that failed. */
+/* Nobody may hear what rests on a write that failed. And what libraft has to
+ * tell its leader is for nobody when there is none: consensus_suspect(). */
 static int do_send(struct raft_io *io, struct raft_io_send *req,
 		   const struct raft_message *message, raft_io_send_cb cb)
 {
 	struct ioguard *g = of(io);
 	struct held *h;
 
+	req->cb = cb;
+	if (message->server_id == 0) {
+		cb(req, RAFT_NOCONNECTION);
+		return 0;
+	}
 	if (!g->failed)
 		return g->real.send(io, req, message, cb);
 	h = held_new(g, HELD_SEND, req);
-	req->cb = cb;
 	h->cb.send = cb;
 	hold(h);
 	return 0;

@@ -8,6 +8,9 @@
  * A snapshot that comes from the leader while one is being written: it follows a
  * null pointer. So that message waits for the write to end.
  *
+ * A message to server 0, to a leader that it has just stopped believing in: it
+ * goes nowhere, where the real I/O would try to connect for ever.
+ *
  * Only for raftdb/consensus.c.
  */
 #ifndef RAFTDB_IOGUARD_H

@@ -4,6 +4,7 @@ A LocalPool owns a folder and the processes that it started; nothing else is
 ever signalled. Each member is one xenpoold and one xenpool-executor (simulated
 Xen) on an address of its own.
 """
+import contextlib
 import http.client
 import json
 import os
@@ -11,6 +12,7 @@ import pathlib
 import random
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import time
@@ -191,6 +193,14 @@ class Member:
     def log(self, name="xenpoold"):
         path = self.dir / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def rows(self, query):
+        """What an SQL query finds in the member's pool.db, which is written a
+        little behind."""
+        path = self.dir / "data" / "pool.db"
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True,
+                                                timeout=10)) as db:
+            return db.execute(query).fetchall()
 
     def domains(self):
         """{VM uuid: "running", "paused" or "shutdown"} of the simulated Xen."""

@@ -185,6 +185,7 @@ class Jobs(PoolCase):
         task = self.begin(c, "start", "away", owner=owner)
         owner.kill("daemon")
         owner.kill("executor")
+        wait_for(lambda: self.jobs(others[0]), 5, "the job is seen")
         record = self.wait_ended(c, task, 30)
         self.assertEqual(record["status"], "failure")
         say(f"start on a host that is gone: {record['error_info']}")

@@ -125,6 +125,16 @@ class Pool(PoolCase):
                 if seen["digest_generation"] == generation:
                     self.assertEqual(seen["digest"], digest)
 
+    def test_07b_the_copy_in_sqlite(self):
+        """pool.db of each member soon holds what the API says."""
+        c = self.client()
+        for cls in ("VM", "host", "SR", "network", "PIF"):
+            wanted = sorted((ref, r["uuid"]) for ref, r in
+                            getattr(c, cls).get_all_records().items())
+            for m in self.pool.members:
+                wait_for(lambda: sorted(m.rows(f'SELECT _ref, uuid FROM "{cls}"')) == wanted,
+                         15, f"{cls} of {m.address} is written")
+
     def test_08_a_member_restarts(self):
         for sig in (signal.SIGTERM, signal.SIGKILL):
             m = self.pool.followers()[0]

@@ -27,7 +27,6 @@ UNIT_TESTS = \
 	tests/unit/test_xmlrpc
 check_PROGRAMS += $(UNIT_TESTS) tests/schema/dump_schema tests/wire/front_echo \
 	tests/bench/make_image \
-	tests/bench/make_image \
 	tests/unit/bench_db
 
 tests_unit_test_base_SOURCES = tests/unit/test_base.c
@@ -87,8 +86,6 @@ tests_unit_bench_db_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
 
 tests_schema_dump_schema_SOURCES = tests/schema/dump_schema.c
 tests_schema_dump_schema_LDADD = $(SCHEMA) $(SCHEMA_LIBS)
-tests_bench_make_image_SOURCES = tests/bench/make_image.c
-tests_bench_make_image_LDADD = $(RAFTDB) $(RAFTDB_LIBS)
 tests_bench_make_image_SOURCES = tests/bench/make_image.c
 tests_bench_make_image_LDADD = $(RAFTDB) $(RAFTDB_LIBS)
 tests_wire_front_echo_SOURCES = tests/wire/front_echo.c

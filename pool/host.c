@@ -12,6 +12,13 @@ static void host_get_servertime(struct req *r)
 		req_reply(r, value_datetime(env_wall_ms() / 1000));
 }
 
+/* Hosts keep UTC (see the field timezone). */
+static void host_get_server_localtime(struct req *r)
+{
+	if (req_arg_record(r, 0, CLASS_host))
+		req_reply(r, value_localtime(env_wall_ms() / 1000));
+}
+
 static void host_compute_free_memory(struct req *r)
 {
 	struct record *host = req_arg_record(r, 0, CLASS_host);
@@ -493,7 +500,7 @@ static void host_assert_can_evacuate(struct req *r)
 
 const struct handler_def host_handlers[] = {
 	{ M_host_get_servertime, host_get_servertime },
-	{ M_host_get_server_localtime, host_get_servertime },
+	{ M_host_get_server_localtime, host_get_server_localtime },
 	{ M_host_compute_free_memory, host_compute_free_memory },
 	{ M_host_compute_memory_overhead, host_compute_memory_overhead },
 	{ M_host_get_management_interface, host_get_management_interface },

@@ -430,13 +430,14 @@ static void put_record(struct buf *b, const struct record *r)
 	buf_putc(b, '}');
 }
 
-static void put_date(struct buf *b, int64_t t)
+/* n: without the zone, the last character. */
+static void put_date(struct buf *b, const struct value *v)
 {
 	char text[DATE_LEN + 1];
 
-	date_format(t, text);
+	date_format(v->i, text);
 	buf_putc(b, '"');
-	buf_append(b, text, DATE_LEN);
+	buf_append(b, text, DATE_LEN - !!v->n);
 	buf_putc(b, '"');
 }
 
@@ -460,7 +461,7 @@ void jsonrpc_write_value(struct buf *b, const struct value *v)
 		buf_puts(b, v->i ? "true" : "false");
 		break;
 	case VALUE_DATETIME:
-		put_date(b, v->i);
+		put_date(b, v);
 		break;
 	case VALUE_SET:
 		put_set(b, v);

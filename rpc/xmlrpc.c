@@ -555,13 +555,14 @@ static void put_float(struct buf *b, double d)
 	PUT(b, "</double>");
 }
 
-static void put_date(struct buf *b, int64_t t)
+/* n: without the zone, the last character. */
+static void put_date(struct buf *b, const struct value *v)
 {
 	char text[DATE_LEN + 1];
 
-	date_format(t, text);
+	date_format(v->i, text);
 	PUT(b, "<dateTime.iso8601>");
-	buf_append(b, text, DATE_LEN);
+	buf_append(b, text, DATE_LEN - !!v->n);
 	PUT(b, "</dateTime.iso8601>");
 }
 
@@ -584,7 +585,7 @@ static void put_content(struct buf *b, const struct value *v)
 				   "<boolean>0</boolean>");
 		break;
 	case VALUE_DATETIME:
-		put_date(b, v->i);
+		put_date(b, v);
 		break;
 	case VALUE_SET:
 		put_set(b, v);

@@ -224,6 +224,14 @@ struct value *value_datetime(int64_t unix_seconds)
 	return number_new(VALUE_DATETIME, unix_seconds);
 }
 
+struct value *value_localtime(int64_t unix_seconds)
+{
+	struct value *v = number_new(VALUE_DATETIME, unix_seconds);
+
+	v->n = 1;
+	return v;
+}
+
 struct value *value_count(int64_t i)
 {
 	return number_new(VALUE_COUNT, i);

@@ -34,7 +34,7 @@ struct record;
 struct value {
 	atomic_uint refs;
 	uint8_t kind; /* enum value_kind */
-	uint32_t n;   /* bytes, elements, pairs or members */
+	uint32_t n;   /* bytes, elements, pairs or members; DATETIME: see below */
 	union {
 		int64_t i; /* INT, BOOL, DATETIME, COUNT */
 		double d;
@@ -58,6 +58,8 @@ struct value *value_int(int64_t i);
 struct value *value_float(double d);
 struct value *value_bool(bool b);
 struct value *value_datetime(int64_t unix_seconds);
+/* RPC replies only: written without the zone, as a clock on a wall shows it. */
+struct value *value_localtime(int64_t unix_seconds);
 struct value *value_count(int64_t i);
 struct value *value_record(struct record *r); /* takes a reference of its own */
 struct value *value_null_ref(void);           /* "OpaqueRef:NULL" */

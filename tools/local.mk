@@ -11,4 +11,4 @@ poolbench_SOURCES = tools/poolbench.c tools/xenapi.c tools/xenapi.h
 poolbench_LDADD = $(BASE) $(SSL_LIBS) $(SCHEMA_LIBS)
 
 EXTRA_DIST += tools/demo.py tools/localpool.py tools/watch.py \
-	tools/packages.list
+	tools/packages.list tools/completion/xenpoolctl

@@ -18,6 +18,10 @@
 struct consensus {
 	struct raft raft;
 	struct ioguard disk;
+	int (*start)(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick,
+		     raft_io_recv_cb receive); /* the guard's */
+	raft_io_recv_cb receive; /* libraft's */
+	raft_time suspect_start; /* election_timer_start of a lost leader */
 	struct raft_fsm fsm;
 	struct transport transport;
 	struct consensus_ops ops;
@@ -161,6 +165,108 @@ static int on_snapshot_finalize(struct raft_fsm *fsm, struct raft_buffer *bufs[]
 	return 0;
 }
 
+/* --- elections ---
+ *
+ * With pre-vote, a follower turns candidates down as long as it believes in a
+ * leader. libraft lets it believe until its own randomized timeout ends, so the
+ * last follower to run out of patience decides when there can be a new leader.
+ * The rule asks for the smallest timeout only (Ongaro's thesis, 4.2.3), so votes
+ * are judged without that belief once it is over, and the first one to run out
+ * wins.
+ *
+ * A process that dies takes its connections with it. Who loses all of those to
+ * the leader stops believing at once, and candidates come forward in an order
+ * that all know, so that they do not split the votes. Where the leader lives on
+ * after all, those that still hear it turn the candidate down.
+ */
+
+#define STAGGER_MS 45 /* time for one candidate to win */
+
+static bool doubts_leader(struct consensus *c)
+{
+	const struct raft *r = &c->raft;
+
+	return c->suspect_start == r->election_timer_start ||
+	       c->disk.io.time(&c->disk.io) >=
+		       r->election_timer_start + r->election_timeout;
+}
+
+static bool is_follower_of(struct raft *r, uint64_t id)
+{
+	return raft_state(r) == RAFT_FOLLOWER &&
+	       r->follower_state.current_leader.id == id;
+}
+
+static void on_receive(struct raft_io *io, struct raft_message *m)
+{
+	struct raft *r = io->data;
+	struct consensus *c = container_of(r, struct consensus, raft);
+	uint64_t term = raft_current_term(r), leader = 0;
+
+	if (m->type == RAFT_REQUEST_VOTE && raft_state(r) == RAFT_FOLLOWER &&
+	    doubts_leader(c)) {
+		leader = r->follower_state.current_leader.id;
+		r->follower_state.current_leader.id = 0;
+	}
+	c->receive(io, m);
+	/* libraft answers it by this id when a write has ended. */
+	if (leader && raft_current_term(r) == term && is_follower_of(r, 0))
+		r->follower_state.current_leader.id = leader;
+}
+
+static int on_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick,
+		    raft_io_recv_cb receive)
+{
+	struct raft *r = io->data;
+	struct consensus *c = container_of(r, struct consensus, raft);
+
+	xassert(io == &c->disk.io);
+	c->receive = receive;
+	return c->start(io, msecs, tick, on_receive);
+}
+
+/* Between libraft and the guard of its I/O. */
+static void watch_votes(struct consensus *c)
+{
+	c->suspect_start = UINT64_MAX;
+	c->start = c->disk.io.start;
+	c->disk.io.start = on_start;
+}
+
+/* Our place among the voters that are left; -1: we are none. */
+static int rank_without(const struct raft *r, uint64_t id)
+{
+	const struct raft_configuration *conf = &r->configuration;
+	int rank = 0;
+
+	for (unsigned i = 0; i < conf->n; i++) {
+		if (conf->servers[i].role != RAFT_VOTER ||
+		    conf->servers[i].id == id)
+			continue;
+		if (conf->servers[i].id == r->id)
+			return rank;
+		rank++;
+	}
+	return -1;
+}
+
+void consensus_suspect(struct consensus *c, uint64_t id)
+{
+	struct raft *r = &c->raft;
+	int rank = rank_without(r, id);
+	raft_time at, timeout;
+
+	if (rank < 0 || id == 0 || !is_follower_of(r, id))
+		return;
+	at = c->disk.io.time(&c->disk.io) + (raft_time)(rank * STAGGER_MS);
+	timeout = r->follower_state.randomized_election_timeout;
+	if (at >= timeout)
+		r->election_timer_start = MIN(r->election_timer_start,
+					      at - timeout);
+	/* A word from the leader sets it anew. */
+	c->suspect_start = r->election_timer_start;
+}
+
 /* --- open and close --- */
 
 static void on_idle(void *data)
@@ -207,6 +313,7 @@ static int init(struct consensus *c, uv_loop_t *loop, struct link *link,
 		return error_of(rv);
 	}
 	ioguard_arm(&c->disk);
+	watch_votes(c);
 	rv = raft_init(&c->raft, &c->disk.io, &c->fsm, id, address);
 	if (rv != 0) {
 		log_error("raft log %s: %s: %s", dir, raft_strerror(rv),
@@ -405,66 +512,6 @@ unsigned consensus_members(struct consensus *c, struct consensus_member *ret,
 		ret[i].role = role_of(conf->servers[i].role);
 	}
 	return n;
-}
-
-/* --- elections ---
- *
- * With pre-vote, a follower turns candidates down as long as it believes in a
- * leader. libraft lets it believe until its own randomized timeout ends, so the
- * last follower to run out of patience decides when there can be a new leader.
- * The rule asks for the smallest timeout only (Ongaro's thesis, 4.2.3), so we
- * end the belief then, and the first one to run out wins.
- *
- * A process that dies takes its connections with it. Who loses all of those to
- * the leader stops believing at once, and candidates come forward in an order
- * that all know, so that they do not split the votes. Where the leader lives on
- * after all, those that still hear it turn the candidate down.
- */
-
-#define STAGGER_MS 45 /* time for one candidate to win */
-
-void consensus_check_leader(struct consensus *c)
-{
-	struct raft *r = &c->raft;
-
-	if (raft_state(r) == RAFT_FOLLOWER &&
-	    c->disk.io.time(&c->disk.io) >= r->election_timer_start + r->election_timeout)
-		r->follower_state.current_leader.id = 0;
-}
-
-/* Our place among the voters that are left; -1: we are none. */
-static int rank_without(const struct raft *r, uint64_t id)
-{
-	const struct raft_configuration *conf = &r->configuration;
-	int rank = 0;
-
-	for (unsigned i = 0; i < conf->n; i++) {
-		if (conf->servers[i].role != RAFT_VOTER ||
-		    conf->servers[i].id == id)
-			continue;
-		if (conf->servers[i].id == r->id)
-			return rank;
-		rank++;
-	}
-	return -1;
-}
-
-void consensus_suspect(struct consensus *c, uint64_t id)
-{
-	struct raft *r = &c->raft;
-	raft_time at, timeout;
-	int rank;
-
-	if (raft_state(r) != RAFT_FOLLOWER ||
-	    r->follower_state.current_leader.id != id)
-		return;
-	r->follower_state.current_leader.id = 0;
-	rank = rank_without(r, id);
-	at = c->disk.io.time(&c->disk.io) + (raft_time)(MAX(rank, 0) * STAGGER_MS);
-	timeout = r->follower_state.randomized_election_timeout;
-	if (rank >= 0 && at >= timeout)
-		r->election_timer_start = MIN(r->election_timer_start,
-					      at - timeout);
 }
 
 /* --- entries --- */

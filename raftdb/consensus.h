@@ -72,8 +72,6 @@ struct consensus_state {
 };
 void consensus_get(struct consensus *c, struct consensus_state *ret);
 
-/* On a follower, often: see "elections" in consensus.c. */
-void consensus_check_leader(struct consensus *c);
 /* All connections with this member are gone: if it leads, it is likely dead. */
 void consensus_suspect(struct consensus *c, uint64_t id);
 

@@ -162,7 +162,6 @@ static void tell_leader(struct db *db)
 
 static void check_leadership(struct db *db)
 {
-	consensus_check_leader(db->consensus);
 	consensus_get(db->consensus, &db->st);
 	if (!db->st.available)
 		db_fail(db, "raft gave up: a write to its log failed");

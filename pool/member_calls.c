@@ -85,6 +85,45 @@ static void on_transferred(void *data, int error)
 		req_reply(r, NULL);
 }
 
+static void on_master_answered(void *data, int error, struct value *result,
+			       struct value *api_err, const char *fingerprint)
+{
+	struct req *r = data;
+	const struct record *master = pool_master(r->pool);
+
+	if (error == -EREMOTEIO && api_err)
+		req_fail_value(r, value_ref(api_err));
+	else if (error < 0)
+		req_fail(r, "CANNOT_CONTACT_HOST",
+			 master ? value_str(master->ref) : REF_NULL, NULL);
+	else
+		req_reply(r, NULL);
+}
+
+/* Leadership is not in the database, so this is one of the few calls that only
+ * the master can carry out: the same call, with the caller's own session. */
+static void ask_master(struct req *r)
+{
+	const struct record *master = pool_master(r->pool);
+	const struct record *m = master ? member_of_host(req_store(r),
+						value_str(master->ref)) : NULL;
+	struct value *params[] = { r->call->session, req_arg(r, 0) };
+	_cleanup_(freep) char *address = NULL;
+
+	if (!m) {
+		req_fail(r, "CANNOT_CONTACT_HOST", REF_NULL, NULL);
+		return;
+	}
+	address = xasprintf("%s:%s", record_str(master, F_host_address),
+			    value_get_str(master->fields[F_host_other_config],
+					  HOST_PORT_KEY));
+	req_park(r);
+	r->pool->hooks.remote_call(r->pool->hooks.data, address, r->method->name,
+				   params, ARRAY_LEN(params),
+				   record_str(m, F_member_fingerprint),
+				   on_master_answered, r);
+}
+
 static void pool_designate_new_master(struct req *r)
 {
 	struct record *host = req_arg_record(r, 0, CLASS_host);
@@ -104,11 +143,7 @@ static void pool_designate_new_master(struct req *r)
 		return;
 	}
 	if (!r->pool->serving) {
-		const struct record *master = pool_master(r->pool);
-
-		req_fail(r, "HOST_IS_SLAVE",
-			 master ? record_str(master,
-					     F_host_address) : "", NULL);
+		ask_master(r);
 		return;
 	}
 	req_park(r);

@@ -125,6 +125,13 @@ class Pool(PoolCase):
                 if seen["digest_generation"] == generation:
                     self.assertEqual(seen["digest"], digest)
 
+    def test_07a_a_new_master_is_named_through_any_member(self):
+        for m in self.pool.followers():
+            c = m.client()
+            c.pool.designate_new_master(m.host_ref(c))
+            self.assertIs(self.pool.leader(), m)
+            c.close()
+
     def test_07b_the_copy_in_sqlite(self):
         """pool.db of each member soon holds what the API says."""
         c = self.client()

@@ -7,8 +7,7 @@
  *   ...      one zstd frame of the SQLite file
  *
  * The hash is over the compressed bytes, so nothing damaged gets as far as zstd
- * or SQLite. What does get there may still be foreign: the database is opened
- * read-only in memory, and only tables and columns of the schema are accepted.
+ * or SQLite. What does get there may still be foreign: see image_load.c.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -163,45 +162,19 @@ int image_pack(const struct store_view *v, struct buf *ret)
 
 /* Unpacking. */
 
-/* Takes file. */
-static int open_file(unsigned char *file, size_t n, sqlite3 **ret,
-		     struct image_reason *why)
-{
-	_cleanup_(dbp) sqlite3 *db = NULL;
-
-	if (sqlite3_open_v2(":memory:", &db, SQLITE_OPEN_READWRITE |
-			    SQLITE_OPEN_MEMORY | SQLITE_OPEN_NOMUTEX, NULL)) {
-		sqlite3_free(file);
-		return -ENOMEM;
-	}
-	sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-	sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-	/* Frees the file in any case. */
-	if (sqlite3_deserialize(db, "main", file, (sqlite3_int64)n,
-				(sqlite3_int64)n,
-				SQLITE_DESERIALIZE_FREEONCLOSE |
-					SQLITE_DESERIALIZE_READONLY))
-		return image_refuse(why, "SQLite: %s", sqlite3_errmsg(db));
-	*ret = TAKE_PTR(db);
-	return 0;
-}
-
 int image_unpack(const void *p, size_t n, struct store_view **ret, char *reason,
 		 size_t reason_size)
 {
 	struct image_reason why = { reason, reason_size };
-	_cleanup_(dbp) sqlite3 *db = NULL;
+	_cleanup_(sqlite3_freep) unsigned char *file = NULL;
 	struct store_view *v;
-	unsigned char *file;
 	size_t size;
 	int r = image_unwrap(p, n, &file, &size, &why);
 
-	if (r == 0)
-		r = open_file(file, size, &db, &why);
 	if (r < 0)
 		return r;
 	v = xcalloc(1, sizeof(*v));
-	r = image_read_tables(db, v, &why);
+	r = image_load(file, size, v, &why);
 	if (r < 0)
 		store_view_free(v);
 	else

@@ -58,9 +58,19 @@ void image_rows_freep(struct image_rows **rows);
 
 /* Fills an empty database. SQLITE_OK or SQLite's error. */
 int image_write_tables(sqlite3 *db, const struct store_view *v);
-/* Reads all tables into v, which is fresh. 0 or a negative errno. */
-int image_read_tables(sqlite3 *db, struct store_view *v,
-		      struct image_reason *why);
+/* Reading: all but the rows into v, which is fresh, and which of the classes
+ * have a table; then class by class. 0 or a negative errno. */
+struct image_class {
+	struct record **rows;
+	size_t n, cap;
+};
+int image_read_frame(sqlite3 *db, struct store_view *v, bool *present,
+		     struct image_reason *why);
+int image_read_class(sqlite3 *db, const struct class_def *c,
+		     struct image_class *ret, struct image_reason *why);
+/* All of it, from a SQLite file of n bytes in memory, on several threads. */
+int image_load(unsigned char *file, size_t n, struct store_view *v,
+	       struct image_reason *why);
 
 /* Around a SQLite file: magic, length, hash, zstd. Appends to ret. */
 int image_wrap(const void *p, size_t n, struct buf *ret);

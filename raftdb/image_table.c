@@ -426,20 +426,13 @@ static int read_record(sqlite3_stmt *st, struct columns *columns,
 	return r;
 }
 
-struct growing {
-	struct store_view *view;
-	size_t cap_rows, cap_tombs;
-};
-
-static void push_row(struct growing *g, struct record *rec)
+static void push_row(struct image_class *c, struct record *rec)
 {
-	struct store_view *v = g->view;
-
-	if (v->n_rows == g->cap_rows) {
-		g->cap_rows = MAX(64, g->cap_rows * 2);
-		v->rows = xrealloc(v->rows, g->cap_rows * sizeof(*v->rows));
+	if (c->n == c->cap) {
+		c->cap = MAX(64, c->cap * 2);
+		c->rows = xrealloc(c->rows, c->cap * sizeof(*c->rows));
 	}
-	v->rows[v->n_rows++] = rec;
+	c->rows[c->n++] = rec;
 }
 
 struct image_rows {
@@ -494,15 +487,15 @@ int image_rows_next(struct image_rows *rows, struct record **ret,
 	return r < 0 ? r : 1;
 }
 
-static int read_class(sqlite3 *db, const struct class_def *c,
-		      struct growing *g, struct image_reason *why)
+int image_read_class(sqlite3 *db, const struct class_def *c,
+		     struct image_class *ret, struct image_reason *why)
 {
 	_cleanup_(image_rows_freep) struct image_rows *rows = NULL;
 	struct record *rec = NULL;
 	int r = image_rows_open(db, c, NULL, NULL, &rows, why);
 
 	while (r == 0 && (r = image_rows_next(rows, &rec, why)) > 0) {
-		push_row(g, rec);
+		push_row(ret, rec);
 		r = 0;
 	}
 	return r;
@@ -619,21 +612,12 @@ static int list_tables(sqlite3 *db, bool *present, struct image_reason *why)
 	return e == SQLITE_DONE ? 0 : refuse_sql(db, why, "tables");
 }
 
-int image_read_tables(sqlite3 *db, struct store_view *v,
-		      struct image_reason *why)
+int image_read_frame(sqlite3 *db, struct store_view *v, bool *present,
+		     struct image_reason *why)
 {
-	_cleanup_(freep) bool *present = xcalloc(schema_n_classes,
-						 sizeof(*present));
-	struct growing g = { .view = v };
 	int r = read_meta(db, v, why);
 
-	if (r == 0)
-		r = list_tables(db, present, why);
-	for (unsigned i = 0; r == 0 && i < schema_n_classes; i++) {
-		if (present[i])
-			r = read_class(db, &schema_classes[i], &g, why);
-	}
-	if (r == 0)
-		r = read_tombstones(db, v, why);
+	r = r ? r : list_tables(db, present, why);
+	r = r ? r : read_tombstones(db, v, why);
 	return r ? r : read_txn_ids(db, v, why);
 }

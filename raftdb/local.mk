@@ -13,6 +13,7 @@ raftdb_libraftdb_a_SOURCES = \
 	raftdb/image.c \
 	raftdb/image_impl.h \
 	raftdb/image_json.c \
+	raftdb/image_load.c \
 	raftdb/image_table.c \
 	raftdb/ioguard.c raftdb/ioguard.h \
 	raftdb/link.c raftdb/link.h \

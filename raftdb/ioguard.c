@@ -147,18 +147,94 @@ static void install_go_on(struct ioguard *g)
 
 /* The leader sends one only, until a long timeout, so none may be lost; of two
  * the newer counts. */
-static void on_recv(struct raft_io *io, struct raft_message *message)
+static void on_install(struct ioguard *g, struct raft_message *message)
 {
-	struct ioguard *g = of(io);
-
-	if (message->type != RAFT_INSTALL_SNAPSHOT || !g->taking) {
-		g->recv(io, message);
+	if (!g->taking) {
+		g->recv(&g->io, message);
 		return;
 	}
 	install_free(g);
 	g->install = xmalloc(sizeof *g->install);
 	*g->install = *message;
 	g->install->server_address = xstrdup(message->server_address);
+}
+
+/* Entries from..to of a message, in memory of their own: one batch. */
+static struct raft_entry *entries_copy(const struct raft_entry *all,
+				       unsigned from, unsigned to)
+{
+	struct raft_entry *ret = raft_calloc(to - from, sizeof *ret);
+	size_t total = 8, at = 0;
+	char *batch;
+
+	for (unsigned i = from; i < to; i++)
+		total += (all[i].buf.len + 7) / 8 * 8;
+	batch = raft_malloc(total);
+	xassert(ret && batch);
+	for (unsigned i = from; i < to; i++) {
+		struct raft_entry *e = &ret[i - from];
+
+		*e = all[i];
+		e->batch = batch;
+		e->buf.base = batch + at;
+		memcpy(batch + at, all[i].buf.base, all[i].buf.len);
+		at += (all[i].buf.len + 7) / 8 * 8;
+	}
+	return ret;
+}
+
+/* libraft's part of a message: it takes the entries. */
+static void give_entries(struct ioguard *g, const struct raft_message *whole,
+			 unsigned from, unsigned to)
+{
+	const struct raft_append_entries *w = &whole->append_entries;
+	const struct raft *r = g->io.data;
+	struct raft_message part = *whole;
+	struct raft_append_entries *a = &part.append_entries;
+
+	if (from > 0) {
+		a->prev_log_index = w->prev_log_index + from;
+		a->prev_log_term = w->entries[from - 1].term;
+	}
+	a->n_entries = to - from;
+	if (a->n_entries < w->n_entries)
+		a->entries = entries_copy(w->entries, from, to);
+	/* What is committed stays so. */
+	if (a->prev_log_index + a->n_entries < r->commit_index)
+		a->leader_commit = MIN(a->leader_commit, r->commit_index);
+	g->recv(&g->io, &part);
+}
+
+/* A configuration's entry comes first in its part. */
+static void on_append_entries(struct ioguard *g,
+			      const struct raft_message *message)
+{
+	const struct raft_append_entries *a = &message->append_entries;
+	unsigned from = 0;
+
+	for (unsigned i = 1; i < a->n_entries; i++) {
+		if (a->entries[i].type != RAFT_CHANGE)
+			continue;
+		give_entries(g, message, from, i);
+		from = i;
+	}
+	give_entries(g, message, from, a->n_entries);
+	if (from > 0) { /* libraft has got copies */
+		raft_free(a->entries[0].batch);
+		raft_free(a->entries);
+	}
+}
+
+static void on_recv(struct raft_io *io, struct raft_message *message)
+{
+	struct ioguard *g = of(io);
+
+	if (message->type == RAFT_APPEND_ENTRIES)
+		on_append_entries(g, message);
+	else if (message->type == RAFT_INSTALL_SNAPSHOT)
+		on_install(g, message);
+	else
+		g->recv(io, message);
 }
 
 static int do_start(struct raft_io *io, unsigned ms, raft_io_tick_cb tick,

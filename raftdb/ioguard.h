@@ -11,6 +11,16 @@
  * A message to server 0, to a leader that it has just stopped believing in: it
  * goes nowhere, where the real I/O would try to connect for ever.
  *
+ * An entry with a new configuration that is not the first new one of its
+ * message: it takes it for that of the first one's index, so that it never
+ * becomes a committed one (no further change is possible, a snapshot carries the
+ * configuration before it) and is not taken back with its entry. So such a
+ * message is given to it in parts.
+ *
+ * A message whose entries end before the commit index, with a newer commit
+ * index: it moves its own back, and labels the next snapshot with an index that
+ * is older than the state in it. So it is not told of the newer one.
+ *
  * Only for raftdb/consensus.c.
  */
 #ifndef RAFTDB_IOGUARD_H

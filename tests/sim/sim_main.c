@@ -358,6 +358,7 @@ int main(int argc, char **argv)
 		perror("mmap");
 		return 1;
 	}
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	signal(SIGABRT, on_abort);
 	signal(SIGSEGV, on_abort);
 	bad = run_jobs();

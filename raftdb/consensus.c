@@ -7,21 +7,24 @@
 
 #include "base/log.h"
 #include "raftdb/consensus.h"
+#include "raftdb/consensus_send.h"
 #include "raftdb/ioguard.h"
 
 #define SEGMENT_BYTES (16 * 1024 * 1024)
 #define CONNECT_RETRY_MS 50
 #define DISK_RETRY_MS 200
 #define INSTALL_TIMEOUT_MS 120000
+#define MAX_IN_FLIGHT 8 /* entries to a member that catches up */
 #define NEVER 0xffffffffu /* as a snapshot threshold */
 
 struct consensus {
-	struct raft raft;
-	struct ioguard disk;
 	int (*start)(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick,
 		     raft_io_recv_cb receive); /* the guard's */
 	raft_io_recv_cb receive; /* libraft's */
 	raft_time suspect_start; /* election_timer_start of a lost leader */
+	struct raft raft;
+	struct ioguard disk;
+	struct sender sender;
 	struct raft_fsm fsm;
 	struct transport transport;
 	struct consensus_ops ops;
@@ -29,7 +32,7 @@ struct consensus {
 	uint64_t barrier_term; /* newest term of which our barrier was applied */
 	struct {
 		uint64_t id, index;
-	} told[DB_MEMBERS_MAX]; /* see consensus_tell_commit() */
+	} told[DB_MEMBERS_MAX]; /* see tell_commit() */
 	uint64_t told_all;
 	bool stepping; /* inside a callback of libraft's state machine */
 	bool closing;
@@ -292,7 +295,15 @@ void consensus_close(struct consensus *c, void (*cb)(void *data), void *data)
 	c->closing = true;
 	c->close_cb = cb;
 	c->close_data = data;
+	sender_close(&c->sender);
 	raft_close(&c->raft, on_raft_closed);
+}
+
+static void on_connected(void *data, uint64_t id)
+{
+	struct consensus *c = data;
+
+	sender_connected(&c->sender, id);
 }
 
 static int init(struct consensus *c, uv_loop_t *loop, struct link *link,
@@ -300,7 +311,7 @@ static int init(struct consensus *c, uv_loop_t *loop, struct link *link,
 {
 	int rv;
 
-	transport_init(&c->transport, loop, link);
+	transport_init(&c->transport, loop, link, on_connected, c);
 	c->fsm.version = 2;
 	c->fsm.data = c;
 	c->fsm.apply = on_apply;
@@ -312,6 +323,7 @@ static int init(struct consensus *c, uv_loop_t *loop, struct link *link,
 		log_error("raft log %s: %s", dir, c->disk.io.errmsg);
 		return error_of(rv);
 	}
+	sender_arm(&c->sender, &c->disk.io, &c->raft);
 	ioguard_arm(&c->disk);
 	watch_votes(c);
 	rv = raft_init(&c->raft, &c->disk.io, &c->fsm, id, address);
@@ -338,6 +350,7 @@ static void configure(struct consensus *c, const struct consensus_config *cfg)
 	c->raft.heartbeat_timeout = cfg->heartbeat_ms;
 	raft_set_pre_vote(&c->raft, true);
 	raft_set_install_snapshot_timeout(&c->raft, INSTALL_TIMEOUT_MS);
+	raft_set_max_inflight_entries(&c->raft, MAX_IN_FLIGHT);
 	/* Snapshots come when we have one ready: see consensus_snapshot(). */
 	raft_set_snapshot_threshold(&c->raft, NEVER);
 }
@@ -631,13 +644,12 @@ static bool tell_server(struct consensus *c, unsigned i, uint64_t last)
 	return true;
 }
 
-void consensus_tell_commit(struct consensus *c)
+static void tell_commit(struct consensus *c)
 {
 	struct raft *r = &c->raft;
 	uint64_t last = raft_last_index(r);
 	bool all = true;
 
-	xassert(!c->stepping && !c->closing);
 	if (raft_state(r) != RAFT_LEADER || raft_commit_index(r) != last ||
 	    c->told_all == last || c->barrier_term != raft_current_term(r))
 		return;
@@ -645,6 +657,13 @@ void consensus_tell_commit(struct consensus *c)
 		all = tell_server(c, i, last) && all;
 	if (all)
 		c->told_all = last;
+}
+
+void consensus_turn(struct consensus *c)
+{
+	xassert(!c->stepping && !c->closing);
+	sender_turn(&c->sender);
+	tell_commit(c);
 }
 
 /* libraft checks the threshold at its next event, and then calls on_snapshot,

@@ -83,10 +83,10 @@ void consensus_free(void *p);
  * with ops.proposed. */
 int consensus_propose(struct consensus *c, void *p, size_t n, uint64_t tag);
 int consensus_barrier(struct consensus *c);
-/* On the leader, often: libraft tells its followers what is committed with the
- * next entry or heartbeat only; this tells those that have everything at once,
- * so that they may apply it. */
-void consensus_tell_commit(struct consensus *c);
+/* What is due from the loop, often. On the leader: libraft tells its followers
+ * what is committed with the next entry or heartbeat only; this tells those that
+ * have everything at once, so that they may apply it. */
+void consensus_turn(struct consensus *c);
 /* Asks for a snapshot soon; keeps so many entries (at least 1) behind it. */
 void consensus_snapshot(struct consensus *c, unsigned trailing);
 

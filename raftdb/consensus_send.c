@@ -204,7 +204,11 @@ static int send_entries(struct sender *s, struct raft_io_send *req,
 static void note_want(struct sender *s, const struct raft_message *m)
 {
 	struct send_peer *p = peer_of(s, m->server_id);
+	bool under_way = s->install && s->install->id == p->id;
 
+	/* Not because of the one before, then. */
+	if (!under_way && p->used_at >= p->install_again_at)
+		p->installed_index = 0;
 	p->wants = true;
 	p->want = *m;
 	snprintf(p->address, sizeof p->address, "%s", m->server_address);

@@ -34,8 +34,8 @@ struct send_peer {
 	bool wants;
 	struct raft_message want;
 	char address[64];
-	uint64_t installed_index;
-	int64_t install_again_at;
+	uint64_t installed_index; /* went out not long ago; 0: none */
+	int64_t install_again_at; /* time for that one to arrive */
 };
 
 struct sender {

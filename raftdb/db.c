@@ -196,7 +196,7 @@ static bool flush_once(struct db *db)
 	check_leadership(db);
 	members_flush(db);
 	txns_flush(db);
-	consensus_tell_commit(db->consensus);
+	consensus_turn(db->consensus);
 	reads_flush(db);
 	snaps_flush(db);
 	fired = txns_fire(db);

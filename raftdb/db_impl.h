@@ -19,8 +19,9 @@
 #define DB_PENDING_BYTES (64 * 1024 * 1024)
 #define DB_READERS_MAX 262144
 #define DB_ENTRY_BYTES (1024 * 1024)      /* of one log entry */
+#define DB_SPREAD_BYTES ((size_t)4 * 1024 * 1024) /* of it to all members */
 #define DB_IN_FLIGHT 2                    /* entries proposed, not applied */
-#define DB_CHUNK_BYTES (256 * 1024)       /* of forwarded transactions */
+#define DB_CHUNK_BYTES (64 * 1024)        /* of forwarded transactions */
 #define DB_FORWARD_WINDOW (2 * 1024 * 1024) /* forwarded, not applied yet */
 #define DB_DIGESTS 4096                   /* remembered by log index */
 #define DB_TICK_MS 50

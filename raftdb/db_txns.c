@@ -300,14 +300,25 @@ static void check_target(struct db *db, const struct peer *leader)
 
 struct packer {
 	struct buf entry;
+	size_t limit; /* of the entry, unless one transaction needs more */
 	uint64_t count;
 	uint64_t tag;
 	int64_t now;
 };
 
+/* An entry goes to every member; all copies together must not keep the network
+ * busy for long, because heartbeats wait behind them. */
+static size_t entry_limit(const struct db *db)
+{
+	size_t copies = MAX(db->n_members, 2u) - 1;
+
+	return MIN(MAX(DB_SPREAD_BYTES / copies, (size_t)DB_CHUNK_BYTES),
+		   (size_t)DB_ENTRY_BYTES);
+}
+
 static bool fits(const struct packer *k, size_t n)
 {
-	return k->entry.len + n <= DB_ENTRY_BYTES;
+	return k->entry.len + n <= (k->count > 0 ? k->limit : DB_ENTRY_BYTES);
 }
 
 static void pack_forwarded(struct txns *t, struct packer *k, size_t limit)
@@ -366,18 +377,20 @@ static void unsure_of(struct txns *t, uint64_t tag)
 static bool propose(struct db *db)
 {
 	struct txns *t = &db->txns;
-	struct packer k = { .tag = ++t->next_tag, .now = env_mono_ms() };
+	struct packer k = { .tag = ++t->next_tag,
+			    .now = env_mono_ms(),
+			    .limit = entry_limit(db) };
 	size_t waiting = t->bytes - t->sent_bytes + t->forwarded_bytes;
 	char *p;
 	size_t n;
 	int r;
 
-	buf_reserve(&k.entry, MIN(waiting + 32, (size_t)DB_ENTRY_BYTES + 8));
+	buf_reserve(&k.entry, MIN(waiting + 32, k.limit + 8));
 	buf_put_u8(&k.entry, DB_ENTRY_VERSION);
 	buf_put_u32(&k.entry, 0);
-	pack_forwarded(t, &k, DB_ENTRY_BYTES / 2);
+	pack_forwarded(t, &k, k.limit / 2);
 	pack_own(t, &k);
-	pack_forwarded(t, &k, DB_ENTRY_BYTES);
+	pack_forwarded(t, &k, k.limit);
 	for (int i = 0; i < 4; i++)
 		k.entry.data[1 + i] = (char)(k.count >> (8 * i));
 	/* libraft takes whole words only; readers stop at the count. */

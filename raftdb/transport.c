@@ -8,6 +8,7 @@ struct connect {
 	struct transport *transport;
 	struct raft_uv_connect *req;
 	struct link_conn *conn;
+	uint64_t id;
 	struct list in_transport;
 };
 
@@ -47,8 +48,11 @@ static void finish(struct connect *k, struct uv_stream_s *stream, int status)
 static void on_ready(void *data)
 {
 	struct connect *k = data;
-	struct uv_stream_s *s = make_stream(k->transport, k->conn);
+	struct transport *t = k->transport;
+	struct uv_stream_s *s = make_stream(t, k->conn);
 
+	if (s)
+		t->connected(t->connected_data, k->id);
 	finish(k, s, s ? 0 : RAFT_NOCONNECTION);
 }
 
@@ -90,6 +94,7 @@ static int do_connect(struct raft_uv_transport *uv, struct raft_uv_connect *req,
 	k = xcalloc(1, sizeof *k);
 	k->transport = t;
 	k->req = req;
+	k->id = id;
 	req->cb = cb;
 	k->conn = link_connect(t->link, LINK_STREAM, id, address, &connect_ops,
 			       k);
@@ -133,9 +138,12 @@ static void do_close(struct raft_uv_transport *uv, raft_uv_transport_close_cb cb
 	uv_timer_start(&t->closer, on_close_timer, 0, 0);
 }
 
-void transport_init(struct transport *t, uv_loop_t *loop, struct link *link)
+void transport_init(struct transport *t, uv_loop_t *loop, struct link *link,
+		    void (*connected)(void *data, uint64_t id), void *data)
 {
 	memset(t, 0, sizeof *t);
+	t->connected = connected;
+	t->connected_data = data;
 	t->loop = loop;
 	t->link = link;
 	list_init(&t->connects);

@@ -22,9 +22,14 @@ struct transport {
 	struct list connects;
 	void (*idle)(void *data);
 	void *idle_data;
+	void (*connected)(void *data, uint64_t id);
+	void *connected_data;
 };
 
-void transport_init(struct transport *t, uv_loop_t *loop, struct link *link);
+/* connected: we have a new connection to the member, none of its bytes is lost
+ * yet. */
+void transport_init(struct transport *t, uv_loop_t *loop, struct link *link,
+		    void (*connected)(void *data, uint64_t id), void *data);
 /* A peer's stream from the link's accepted(). */
 void transport_accept(struct transport *t, struct link_conn *c,
 		      const struct db_member *m);

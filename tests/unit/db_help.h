@@ -16,7 +16,7 @@
 
 #include "base/env.h"
 #include "base/log.h"
-#include "raftdb/db.h"
+#include "raftdb/db_impl.h"
 #include "schema/gen/schema_ids.h"
 
 #define NODES 4
@@ -39,6 +39,7 @@ struct node {
 struct pool {
 	uv_loop_t loop;
 	uv_timer_t waker;
+	int64_t woke_at, slowest_turn; /* of the loop, ms */
 	char dir[64];
 	struct node nodes[NODES];
 	bool trusted[NODES]; /* by everybody */
@@ -150,6 +151,12 @@ static int node_try_open(struct node *n)
 
 static void on_waker(uv_timer_t *t)
 {
+	struct pool *p = t->data;
+	int64_t now = env_mono_ms();
+
+	if (p->woke_at && now - p->woke_at > p->slowest_turn)
+		p->slowest_turn = now - p->woke_at;
+	p->woke_at = now;
 }
 
 static void pool_init_node(struct pool *p, int i)
@@ -176,6 +183,7 @@ static void pool_init_node(struct pool *p, int i)
 		.cert_file = n->cert,
 		.key_file = n->key,
 		.min_free_mib = 1,
+		.election_timeout_ms = 400, /* the machine may be busy */
 	};
 }
 
@@ -188,6 +196,7 @@ static _unused_ struct pool *pool_new_in(const char *parent)
 	assert_non_null(mkdtemp(p->dir));
 	assert_int_equal(uv_loop_init(&p->loop), 0);
 	uv_timer_init(&p->loop, &p->waker);
+	p->waker.data = p;
 	uv_timer_start(&p->waker, on_waker, 5, 5);
 	for (int i = 0; i < NODES; i++) {
 		pool_init_node(p, i);
@@ -222,15 +231,28 @@ static _unused_ void node_close(struct node *n)
 		uv_run(&n->pool->loop, UV_RUN_ONCE);
 }
 
+static void count_open(uv_handle_t *h, void *n)
+{
+	*(unsigned *)n += !uv_is_closing(h);
+}
+
+/* A test that failed halfway may leave handles of its own: they are leaked. */
 static _unused_ void pool_free(struct pool *p)
 {
+	unsigned open = 0;
+
 	for (int i = 0; i < NODES; i++)
 		if (p->nodes[i].db)
 			node_close(&p->nodes[i]);
 	uv_close((uv_handle_t *)&p->waker, NULL);
+	uv_walk(&p->loop, count_open, &open);
+	remove_tree(p->dir);
+	if (open > 0) {
+		print_error("%u handles are still open\n", open);
+		return;
+	}
 	uv_run(&p->loop, UV_RUN_DEFAULT);
 	assert_int_equal(uv_loop_close(&p->loop), 0);
-	remove_tree(p->dir);
 	for (int i = 0; i < NODES; i++) {
 		free(p->nodes[i].dir);
 		free(p->nodes[i].cert);
@@ -241,14 +263,60 @@ static _unused_ void pool_free(struct pool *p)
 
 /* --- waiting --- */
 
+static unsigned length(const struct list *l)
+{
+	unsigned n = 0;
+
+	list_for_each(it, l)
+		n++;
+	return n;
+}
+
+/* Who waits for what. */
+static void pool_dump(struct pool *p)
+{
+	print_error("slowest turn of the loop: %d ms\n", (int)p->slowest_turn);
+	for (int i = 0; i < NODES; i++) {
+		struct db *db = p->nodes[i].db;
+
+		if (!db)
+			continue;
+		print_error("member %d: leader %llx term %llu%s%s%s, index "
+			    "%llu applied %llu commit %llu stored %llu last; "
+			    "txns %u queued %u sent %u unsure %u forwarded %u "
+			    "in flight, sync %d at %llu; reads %u waiting %u "
+			    "asked %u applying%s\n",
+			    i + 1, (unsigned long long)db->st.leader_id >> 32,
+			    (unsigned long long)db->st.term,
+			    db->st.is_leader ? " leads" : "",
+			    db->serving ? " serves" : "",
+			    db->st.transferring ? " hands over" : "",
+			    (unsigned long long)db->st.applied_index,
+			    (unsigned long long)db->st.commit_index,
+			    (unsigned long long)db->st.stored_index,
+			    (unsigned long long)db->st.last_index,
+			    length(&db->txns.queued), length(&db->txns.sent),
+			    length(&db->txns.unsure),
+			    length(&db->txns.forwarded), db->txns.in_flight,
+			    db->txns.sync,
+			    (unsigned long long)db->txns.sync_index,
+			    length(&db->reads.waiting),
+			    length(&db->reads.asked),
+			    length(&db->reads.applying),
+			    db->reads.round.active ? ", a round" : "");
+	}
+}
+
 /* Runs the loop until the expression holds; fails the test after ms. */
 #define wait_for(p, ms, expression)                                     \
 	do {                                                            \
 		int64_t _end = env_mono_ms() + (ms);                    \
 		while (!(expression)) {                                 \
-			if (env_mono_ms() > _end)                       \
+			if (env_mono_ms() > _end) {                     \
+				pool_dump(p);                           \
 				fail_msg("not in %d ms: %s", (int)(ms), \
 					 #expression);                  \
+			}                                               \
 			uv_run(&(p)->loop, UV_RUN_ONCE);                \
 		}                                                       \
 	} while (0)

@@ -7,7 +7,6 @@
 #include <cmocka.h>
 
 
-#include "raftdb/db_impl.h"
 #include "tests/unit/db_help.h"
 
 /* libraft 0.22.1 drops a second InstallSnapshot that arrives while it writes
@@ -247,7 +246,7 @@ static void test_big_transactions(void **state)
 			  &answers[k]);
 	}
 	for (int k = 0; k < 24; k++) {
-		wait_for(p, 20000, answers[k].done);
+		wait_for(p, 10000, answers[k].done);
 		assert_int_equal(answers[k].error, 0);
 	}
 	free(big);

@@ -8,7 +8,6 @@
 
 #include <sys/mount.h>
 
-#include "raftdb/db_impl.h"
 #include "raftdb/link_impl.h"
 #include "tests/unit/db_help.h"
 
@@ -236,6 +235,57 @@ static void test_retry_of_the_lost(void **state)
 	assert_all_same(p);
 }
 
+/* Pauses what comes to a member from others' logs; tells its bytes so far. */
+static uint64_t hold_streams(struct node *n, bool hold)
+{
+	uint64_t bytes = 0;
+
+	list_for_each(it, &n->db->link->conns) {
+		struct link_conn *c = list_entry(it, struct link_conn, in_link);
+
+		if (c->kind != LINK_STREAM || c->outgoing)
+			continue;
+		link_conn_pause(c, hold);
+		bytes += BIO_number_read(c->rbio);
+	}
+	return bytes;
+}
+
+/* What does not arrive at once is not sent again with every heartbeat. */
+static void test_slow_network_is_not_flooded(void **state)
+{
+	struct pool *p = *state;
+	struct answer answers[20] = { 0 };
+	uint64_t before, bytes;
+	char *big = xmalloc(300001), ref[16];
+
+	memset(big, 'x', 300000);
+	big[300000] = 0;
+	for (int i = 0; i < 3; i++)
+		p->nodes[i].cfg.election_timeout_ms = 5000;
+	pool_start(p, 3);
+	before = hold_streams(&p->nodes[1], true);
+	hold_streams(&p->nodes[2], true);
+	for (int k = 0; k < 20; k++) {
+		snprintf(ref, sizeof ref, "s%d", k);
+		db_submit(p->nodes[0].db, new_secret(ref, big), on_answer,
+			  &answers[k]);
+	}
+	run_for(p, 700);
+	hold_streams(&p->nodes[2], false);
+	bytes = hold_streams(&p->nodes[1], false);
+	for (int k = 0; k < 20; k++) {
+		wait_for(p, 10000, answers[k].done);
+		assert_int_equal(answers[k].error, 0);
+	}
+	assert_all_same(p);
+	bytes = hold_streams(&p->nodes[1], false) - before;
+	print_message("%d KiB of transactions took %d KiB\n", 20 * 300000 / 1024,
+		      (int)(bytes / 1024));
+	assert_in_range(bytes, 20 * 300000, 2 * 20 * 300000);
+	free(big);
+}
+
 static void test_odd_one_stops(void **state)
 {
 	struct pool *p = *state;
@@ -372,6 +422,12 @@ static void test_close_from_a_callback(void **state)
 	assert_string_equal(secret_of(n, "a"), "1");
 }
 
+/* What libraft says of its log must be true, or we believe a disk stuck. */
+static void assert_stored(struct node *n)
+{
+	wait_for(n->pool, 2000, n->db->st.stored_index == n->db->st.last_index);
+}
+
 static void fill(struct node *n, int from, int count)
 {
 	for (int k = from; k < from + count; k++) {
@@ -398,6 +454,7 @@ static void test_snapshot_and_restart(void **state)
 	assert_int_equal(node_try_open(n), 0);
 	assert_true(status_of(n).snapshot_index >= snapshot);
 	wait_for(p, 5000, n->serving);
+	assert_stored(n);
 	assert_int_equal(store_generation(db_store(n->db)), 200);
 	assert_non_null(secret_of(n, "f199"));
 	assert_non_null(secret_of(n, "f0"));
@@ -420,6 +477,7 @@ static void test_snapshot_install(void **state)
 	assert_int_equal(read_barrier(away), 0);
 	assert_non_null(secret_of(away, "f309"));
 	assert_all_same(p);
+	assert_stored(away);
 	submit_ok(away, set_secret("f1", "after"));
 	assert_string_equal(secret_of(away, "f1"), "after");
 	/* and a member that starts from nothing */
@@ -434,6 +492,8 @@ static void test_snapshot_install(void **state)
 	assert_int_equal(read_barrier(away), 0);
 	assert_string_equal(secret_of(away, "f1"), "after");
 	assert_all_same(p);
+	for (int i = 0; i < 3; i++)
+		assert_stored(&p->nodes[i]);
 }
 
 /* Submitted before the snapshot arrives, applied in what it covers. */
@@ -617,6 +677,7 @@ int main(void)
 		T(test_stale_leader_does_not_read),
 		T(test_retry_is_exact),
 		T(test_retry_of_the_lost),
+		T(test_slow_network_is_not_flooded),
 		T(test_odd_one_stops),
 		T(test_disk_full),
 		T(test_disk_full_hands_over),

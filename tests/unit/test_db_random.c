@@ -8,7 +8,6 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "raftdb/db_impl.h"
 #include "tests/unit/db_help.h"
 
 #define CLIENTS 8 /* of each kind and member */

@@ -103,7 +103,8 @@ int xenapi_open(struct xenapi *x, const struct xenapi_endpoint *e,
 		x->fd = -1;
 		return r;
 	}
-	x->host = e->unix_socket ? "localhost" : e->host;
+	snprintf(x->host, sizeof x->host, "%s",
+		 e->unix_socket ? "localhost" : e->host);
 	setsockopt(x->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
 	if (!e->tls)
 		return 0;
@@ -238,7 +239,10 @@ static struct json_object *parse_reply(struct xenapi *x, const char *text)
 				 sizeof x->error - strlen(x->error), " %s",
 				 json_object_to_json_string(data));
 	} else {
-		snprintf(x->error, sizeof x->error, "not a JSON-RPC reply");
+		snprintf(x->error, sizeof x->error,
+			 "not a JSON-RPC reply: %.*s",
+			 (int)strcspn(buf_cstr(&x->in), "\r\n"),
+			 buf_cstr(&x->in));
 	}
 	json_object_put(root);
 	return v;

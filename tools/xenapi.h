@@ -22,12 +22,12 @@ int xenapi_parse_url(const char *url, struct xenapi_endpoint *ret);
 struct xenapi {
 	int fd; /* -1: closed */
 	SSL *ssl;
-	const char *host; /* of the endpoint, borrowed */
+	char host[128]; /* for the Host header */
 	struct buf in;
 	char error[512]; /* of the last call that failed */
 };
 
-#define XENAPI_INIT { -1, NULL, NULL, BUF_INIT, "" }
+#define XENAPI_INIT { -1, NULL, "", BUF_INIT, "" }
 
 /* 0 or a negative errno. timeout_s bounds every read. */
 int xenapi_open(struct xenapi *x, const struct xenapi_endpoint *e,

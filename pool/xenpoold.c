@@ -282,6 +282,14 @@ static void on_leader(void *data, uint64_t leader_id, bool serving)
 		pool_leader(d->pool, leader_id, serving);
 }
 
+static void on_flushed(void *data)
+{
+	struct daemon *d = data;
+
+	if (d->front)
+		front_flush(d->front);
+}
+
 static void on_fatal(void *data, const char *why)
 {
 	log_error("this member stops: %s", why);
@@ -627,6 +635,7 @@ static int open_database(struct daemon *d)
 		.changed = on_changed,
 		.reloaded = on_reloaded,
 		.leader = on_leader,
+		.flushed = on_flushed,
 		.fatal = on_fatal,
 	};
 	int r = 0;

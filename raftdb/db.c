@@ -216,6 +216,8 @@ static void db_flush(struct db *db)
 	db->flushing = false;
 	if (db->closing)
 		return;
+	if (db->cb.flushed)
+		db->cb.flushed(db->cb.data);
 	link_flush(db->link);
 	if (db->kicked)
 		db_kick(db);

@@ -52,6 +52,9 @@ struct db_callbacks {
 	/* Leadership or the known leader changed; leader_id 0: none known.
 	 * is_serving_leader: we lead and our barrier has been applied. */
 	void (*leader)(void *data, uint64_t leader_id, bool is_serving_leader);
+	/* Callbacks of finished transactions and reads may have been called:
+	 * just before the loop waits, and after it has waited. May be NULL. */
+	void (*flushed)(void *data);
 	/* Fatal (log write failed, disk broken, removed from the pool): the
 	 * process must end. why is for the log line. */
 	void (*fatal)(void *data, const char *why);

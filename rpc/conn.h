@@ -49,6 +49,12 @@ struct front_thread {
 	struct list done;     /* conn.queue: outcomes from the core */
 	bool stop;
 
+	/* Calls that the core shall get before this loop waits. */
+	struct list submitted;
+	unsigned n_submitted;
+	uv_prepare_t before_wait;
+	unsigned n_due; /* the core's: outcomes of which the thread has no word */
+
 	char chunk[READ_CHUNK]; /* what was just read */
 };
 
@@ -65,8 +71,10 @@ struct front {
 	uv_async_t to_core;   /* on the core's loop */
 
 	/* The core thread's own. */
+	uv_prepare_t before_wait;
 	unsigned calls;       /* given to fn, no outcome yet */
-	bool stopped, closed;
+	unsigned n_open;      /* handles on the core's loop */
+	bool stopped;
 
 	atomic_uint n_tcp, n_unix;
 	atomic_size_t memory; /* of large buffers */

@@ -27,16 +27,56 @@
 #define STOP_MS 1000
 #define MAX_THREADS 8
 
-/* The way to the core and back. */
+/* The way to the core and back. A wake-up costs more than most calls, so calls and
+ * outcomes gather until the loop that has them is about to wait, or there are
+ * enough of them that the other side should begin. */
+
+#define GATHER 8
+
+static void flush_submitted(struct front_thread *t)
+{
+	struct front *f = t->front;
+
+	if (t->n_submitted == 0)
+		return;
+	t->n_submitted = 0;
+	pthread_mutex_lock(&f->lock);
+	list_splice(&f->queue, &t->submitted);
+	pthread_mutex_unlock(&f->lock);
+	uv_async_send(&f->to_core);
+}
+
+static void on_thread_prepare(uv_prepare_t *h)
+{
+	flush_submitted(h->data);
+}
 
 void front_submit(struct conn *c)
 {
-	struct front *f = c->thread->front;
+	struct front_thread *t = c->thread;
 
-	pthread_mutex_lock(&f->lock);
-	list_push(&f->queue, &c->queue);
-	pthread_mutex_unlock(&f->lock);
-	uv_async_send(&f->to_core);
+	list_push(&t->submitted, &c->queue);
+	if (++t->n_submitted >= GATHER)
+		flush_submitted(t);
+}
+
+static void wake_thread(struct front_thread *t)
+{
+	if (t->n_due == 0)
+		return;
+	t->n_due = 0;
+	uv_async_send(&t->wake);
+}
+
+void front_flush(struct front *f)
+{
+	for (unsigned i = 0; i < f->n_threads && !f->stopped; i++)
+		wake_thread(&f->threads[i]);
+}
+
+static void on_core_prepare(uv_prepare_t *h)
+{
+	front_flush(h->data);
 }
 
 static char *copy_string(const char *s)
@@ -76,7 +116,7 @@ static void free_front(struct front *f)
 /* Calls that the core still works on when the front end stops keep it. */
 static void free_if_unused(struct front *f)
 {
-	if (f->stopped && f->closed && f->calls == 0)
+	if (f->stopped && f->n_open == 0 && f->calls == 0)
 		free_front(f);
 }
 
@@ -96,7 +136,8 @@ static void on_done(struct call *call)
 	pthread_mutex_lock(&t->lock);
 	list_push(&t->done, &c->queue);
 	pthread_mutex_unlock(&t->lock);
-	uv_async_send(&t->wake);
+	if (++t->n_due >= GATHER)
+		wake_thread(t);
 }
 
 static struct conn *pop(struct list *l)
@@ -160,6 +201,7 @@ static void on_tick(uv_timer_t *timer)
 	if (t->stop_at > 0) {
 		uv_close((uv_handle_t *)timer, NULL);
 		uv_close((uv_handle_t *)&t->wake, NULL);
+		uv_close((uv_handle_t *)&t->before_wait, NULL);
 	}
 }
 
@@ -239,7 +281,9 @@ static void start_thread(struct front_thread *t)
 	xassert(uv_loop_init(&t->loop) == 0);
 	xassert(uv_async_init(&t->loop, &t->wake, on_wake) == 0);
 	uv_timer_init(&t->loop, &t->tick);
-	t->wake.data = t->tick.data = t;
+	uv_prepare_init(&t->loop, &t->before_wait);
+	t->wake.data = t->tick.data = t->before_wait.data = t;
+	uv_prepare_start(&t->before_wait, on_thread_prepare);
 	for (int i = 0; i < LISTEN_MAX; i++)
 		start_listener(t, &t->listeners[i]);
 	sigfillset(&all);
@@ -436,6 +480,7 @@ static void init_thread(struct front *f, unsigned number)
 	snprintf(t->name, sizeof(t->name), "front-%u", number);
 	list_init(&t->conns);
 	list_init(&t->done);
+	list_init(&t->submitted);
 	pthread_mutex_init(&t->lock, NULL);
 	for (int i = 0; i < LISTEN_MAX; i++) {
 		t->listeners[i].thread = t;
@@ -467,7 +512,10 @@ int front_start(uv_loop_t *core, const struct front_config *cfg,
 		free_front(f);
 		return r;
 	}
-	f->to_core.data = f;
+	f->to_core.data = f->before_wait.data = f;
+	uv_prepare_init(core, &f->before_wait);
+	uv_prepare_start(&f->before_wait, on_core_prepare);
+	f->n_open = 2;
 	for (unsigned i = 0; i < f->n_threads; i++)
 		start_thread(&f->threads[i]);
 	*ret = f;
@@ -482,11 +530,11 @@ void front_get_status(const struct front *f, struct front_status *ret)
 	ret->errors_5xx = atomic_load(&f->errors_5xx);
 }
 
-static void on_async_closed(uv_handle_t *h)
+static void on_handle_closed(uv_handle_t *h)
 {
 	struct front *f = h->data;
 
-	f->closed = true;
+	f->n_open--;
 	free_if_unused(f);
 }
 
@@ -504,12 +552,16 @@ void front_stop(struct front *f)
 		uv_thread_join(&f->threads[i].id);
 	/* What no thread will look at any more. */
 	f->stopped = true;
-	for (unsigned i = 0; i < f->n_threads; i++)
-		while (!list_empty(&f->threads[i].done))
-			conn_free(pop(&f->threads[i].done));
+	for (unsigned i = 0; i < f->n_threads; i++) {
+		struct front_thread *t = &f->threads[i];
+
+		list_splice(&f->queue, &t->submitted);
+		list_splice(&f->queue, &t->done);
+	}
 	while (!list_empty(&f->queue))
 		conn_free(pop(&f->queue));
 	if (f->cfg.unix_path)
 		unlink(f->cfg.unix_path);
-	uv_close((uv_handle_t *)&f->to_core, on_async_closed);
+	uv_close((uv_handle_t *)&f->to_core, on_handle_closed);
+	uv_close((uv_handle_t *)&f->before_wait, on_handle_closed);
 }

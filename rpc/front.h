@@ -47,6 +47,11 @@ struct front_status {
 };
 void front_get_status(const struct front *f, struct front_status *ret);
 
+/* On the core thread: wakes the threads that have outcomes to send. The front end
+ * does it by itself before the loop waits; whoever causes outcomes after that, in
+ * a prepare handle that runs later, calls it again. */
+void front_flush(struct front *f);
+
 /* On the core thread: stops accepting, lets replies under way finish for at
  * most a second, joins the threads. Blocks. f may not be used afterwards,
  * except by calls that the core still has: they may be answered, to nobody,

@@ -23,15 +23,15 @@ int ctl_fail(const char *fmt, ...)
 int ctl_open(struct ctl_session *s)
 {
 	const char *login[] = { ctl.user, ctl.password, "2.23", "xenpoolctl" };
-	struct xenapi_endpoint e;
-	int r = xenapi_parse_url(ctl.url, &e);
+	int r;
 
 	*s = (struct ctl_session){ .x = XENAPI_INIT };
+	r = xenapi_parse_url(ctl.url, &s->endpoint);
 	if (r < 0) {
 		ctl_fail("not a URL that I can use: %s", ctl.url);
 		return -1;
 	}
-	r = xenapi_open(&s->x, &e, 300);
+	r = xenapi_open(&s->x, &s->endpoint, 300);
 	if (r < 0) {
 		ctl_fail("cannot connect to %s: %s. Is xenpoold running? --url "
 			 "names another member.", ctl.url, strerror(-r));

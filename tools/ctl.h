@@ -17,6 +17,7 @@ int ctl_fail(const char *fmt, ...) _printf_(1, 2);
 
 /* A session with the member at ctl.url. */
 struct ctl_session {
+	struct xenapi_endpoint endpoint; /* x borrows its name */
 	struct xenapi x;
 	char *session, *host;
 };

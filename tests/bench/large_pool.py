@@ -46,10 +46,13 @@ def restart(m, how):
     m.start_daemon()
     c = m.wait_up()
     up = time.monotonic() - start
+    fields = pathlib.Path(f"/proc/{m.daemon.pid}/stat").read_text().split()
+    cpu = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
     c.close()
     m._own = None
     status = m.status()
-    print(f"{how}: serves after {up * 1000:.0f} ms, longest turn of the core since "
+    print(f"{how}: serves after {up * 1000:.0f} ms ({cpu * 1000:.0f} ms of "
+          "processors on several threads), longest turn of the core since "
           f"{status['longest_turn_us'] / 1000:.1f} ms", flush=True)
     return up
 

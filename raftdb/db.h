@@ -81,12 +81,15 @@ const struct store *db_store(const struct db *db);
  * that is being applied. */
 uint64_t db_applied_index(const struct db *db);
 
-/* result.status is TXN_OK.. when error == 0. error < 0: -ETIMEDOUT nobody
- * answered in time: the outcome is unknown (retry with the same txn id is
- * safe); -ENOSPC the leader's disk is full, not applied; -E2BIG too large. */
+/* result.status is TXN_OK.. when error == 0. Outcome unknown (it may be applied
+ * or not; submitting the same id again is safe while the store remembers ids):
+ * -ETIMEDOUT nobody answered in time, -ECANCELED the database was closed. Not
+ * applied: -ENOSPC the leader's disk is full, -E2BIG too large, -EBUSY too many
+ * are pending (65536, or 64 MiB), -EALREADY one with this id is pending here. */
 typedef void (*db_txn_cb)(void *data, int error, struct txn_result result);
 /* Takes t. cb fires when the txn has been applied here (so a read that follows
- * sees it), wherever it was sequenced. May be called on any member. */
+ * sees it), wherever it was sequenced; never from within this call. May be
+ * called on any member. */
 void db_submit(struct db *db, struct txn *t, db_txn_cb cb, void *data);
 
 /* cb(0) as soon as this member's store is at least as new as any write that was
@@ -96,9 +99,6 @@ void db_submit(struct db *db, struct txn *t, db_txn_cb cb, void *data);
 typedef void (*db_read_cb)(void *data, int error);
 void db_read_barrier(struct db *db, db_read_cb cb, void *data);
 
-/* Membership; on the serving leader only. One change at a time: -EBUSY. The
- * callback gets 0 or a negative errno. */
-typedef void (*db_change_cb)(void *data, int error);
 /* How old this member's store may be, ms: every write that was acknowledged
  * anywhere before that is in it. Kept small as long as a majority answers, by
  * asking for it when nobody reads (DB_FRESH_MS); grows without one. Unknown
@@ -106,6 +106,12 @@ typedef void (*db_change_cb)(void *data, int error);
 #define DB_AGE_UNKNOWN ((int64_t)1 << 53) /* exact in JSON readers, too */
 int64_t db_age_ms(const struct db *db);
 
+/* Membership; on the serving leader only, else -EPERM. One change at a time:
+ * -EBUSY. -EINVAL: a bad address, or the leader's own demotion or removal (hand
+ * over first). The callback gets 0 or a negative errno: -EEXIST the id or address
+ * is a member, -EALREADY it has this role, -ENOENT no such member, -EHOSTUNREACH
+ * a voter to be did not catch up, -ECANCELED leadership was lost: look again. */
+typedef void (*db_change_cb)(void *data, int error);
 int db_add_member(struct db *db, uint64_t id, const char *peer_address,
 		  db_change_cb cb, void *data); /* as DB_SPARE */
 int db_assign(struct db *db, uint64_t id, enum db_role role, db_change_cb cb,
@@ -140,7 +146,8 @@ bool db_member_alive(const struct db *db, uint64_t id, int64_t within_ms);
  * MiB, at most once, in order while the link stands). */
 typedef void (*db_message_fn)(void *data, uint64_t from, const char *p, size_t n);
 void db_set_message_fn(struct db *db, db_message_fn fn, void *data);
-int db_send(struct db *db, uint64_t to, const char *p, size_t n); /* -ENOTCONN */
+/* -ENOTCONN; -ENOBUFS: too much waits to be sent; -EMSGSIZE. */
+int db_send(struct db *db, uint64_t to, const char *p, size_t n);
 
 /* Raft id of a host: the first 8 bytes of its uuid, never 0. */
 uint64_t db_id_of_uuid(const char *uuid);

@@ -252,8 +252,16 @@ void net_free(void);
 /* sim_io.c */
 void io_life_ended(struct life *l);  /* crashed */
 void io_life_ending(struct life *l); /* stopped in order */
+
+/* sim_disk.c */
+void entry_free(struct disk_entry *e);
+void snapshot_free(struct disk_snapshot *s);
+uint64_t disk_last(const struct disk *d);
+void disk_truncate(struct disk *d, uint64_t index);
+void disk_drop_until(struct disk *d, uint64_t index);
+/* Takes the entry's data. */
+void disk_append(struct disk *d, uint64_t index, struct disk_entry *e);
 void disk_free_all(struct disk *d);
-void io_fail_next(struct node *n);
 
 /* sim_faults.c */
 void faults_start(void);

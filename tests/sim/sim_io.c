@@ -15,6 +15,7 @@
 #include "base/env.h"
 
 #define CONNECT_RETRY_US (50 * MS)
+#define CAPACITY_KIB 32768 /* libraft takes no entries below its own limit */
 #define WAITING_MAX 3 /* messages, while there is no connection */
 
 enum op_kind { OP_APPEND_LOG, OP_TRUNCATE, OP_PUT };
@@ -95,59 +96,7 @@ static struct sim_io *of(struct raft_io *io)
 	return io->impl;
 }
 
-/* --- the disk --- */
-
-static void entry_free(struct disk_entry *e)
-{
-	free(e->data);
-}
-
-static void snapshot_free(struct disk_snapshot *s)
-{
-	if (!s)
-		return;
-	free(s->configuration);
-	free(s->data);
-	free(s);
-}
-
-static uint64_t disk_last(const struct disk *d)
-{
-	return d->first + d->n_entries - 1;
-}
-
-static void disk_truncate(struct disk *d, uint64_t index)
-{
-	while (d->n_entries > 0 && disk_last(d) >= index)
-		entry_free(&d->entries[--d->n_entries]);
-	d->unsynced = MIN(d->unsynced, d->n_entries);
-}
-
-static void disk_drop_until(struct disk *d, uint64_t index)
-{
-	size_t n = 0;
-
-	while (n < d->n_entries && d->first + n <= index)
-		entry_free(&d->entries[n++]);
-	memmove(d->entries, d->entries + n,
-		(d->n_entries - n) * sizeof(*d->entries));
-	d->n_entries -= n;
-	d->first += n;
-	d->unsynced = MIN(d->unsynced, d->n_entries);
-}
-
-static void disk_append(struct disk *d, uint64_t index, struct disk_entry *e)
-{
-	if (d->n_entries == 0)
-		d->first = index;
-	xassert(index == d->first + d->n_entries);
-	if (d->n_entries == d->cap) {
-		d->cap = MAX(d->cap * 2, (size_t)64);
-		d->entries = xrealloc(d->entries, d->cap * sizeof(*d->entries));
-	}
-	d->entries[d->n_entries++] = *e;
-	e->data = NULL;
-}
+/* --- operations --- */
 
 static void disk_put(struct disk *d, struct op *op)
 {
@@ -180,15 +129,6 @@ static void disk_do(struct disk *d, struct op *op, unsigned n)
 		disk_put(d, op);
 		break;
 	}
-}
-
-void disk_free_all(struct disk *d)
-{
-	disk_truncate(d, 0);
-	free(d->entries);
-	snapshot_free(d->snapshot);
-	memset(d, 0, sizeof *d);
-	d->first = 1;
 }
 
 static void op_free(struct op *op)
@@ -643,11 +583,28 @@ static void copy_install(struct raft_install_snapshot *i, size_t *bytes)
 	*bytes += i->data.len;
 }
 
-static struct raft_mail *mail_of(const struct raft_message *msg)
+/* libraft leaves some fields as it found them on its stack: on the wire they are
+ * what they are, but here a seed must give the same run. */
+static void fill_fields(struct sim_io *s, struct raft_message *m)
+{
+	struct raft_append_entries_result *r = &m->append_entries_result;
+
+	if (m->type == RAFT_REQUEST_VOTE_RESULT)
+		m->request_vote_result.capacity = CAPACITY_KIB;
+	if (m->type != RAFT_APPEND_ENTRIES_RESULT)
+		return;
+	r->capacity = CAPACITY_KIB;
+	if (r->rejected > 0)
+		r->last_log_index = raft_last_index(s->io->data);
+}
+
+static struct raft_mail *mail_of(struct sim_io *s,
+				 const struct raft_message *msg)
 {
 	struct raft_mail *l = xcalloc(1, sizeof *l);
 
 	l->msg = *msg;
+	fill_fields(s, &l->msg);
 	l->m.free = mail_free;
 	l->m.n = 60;
 	if (msg->type == RAFT_APPEND_ENTRIES)
@@ -741,7 +698,7 @@ static int io_send(struct raft_io *io, struct raft_io_send *req,
 {
 	struct sim_io *s = of(io);
 	struct stream *st = stream_to(s, node_by_id(msg->server_id));
-	struct raft_mail *l = mail_of(msg);
+	struct raft_mail *l = mail_of(s, msg);
 	struct sent *t = xcalloc(1, sizeof *t);
 
 	if (msg->type == RAFT_APPEND_ENTRIES && !s->life->dead)
@@ -970,7 +927,7 @@ int raft_uv_init(struct raft_io *io, struct uv_loop_s *loop, const char *dir,
 	memset(io, 0, sizeof *io);
 	io->data = data;
 	io->version = 2;
-	io->capacity = 32768; /* KiB: the library refuses entries below its own limit */
+	io->capacity = CAPACITY_KIB;
 	io->impl = s;
 	io->init = io_init;
 	io->close = io_close;

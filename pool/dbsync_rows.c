@@ -347,6 +347,7 @@ static void add_local_sr(struct draft *host, const struct value *d,
 	draft_str(&sr, F_SR_type, "dummy");
 	draft_str(&sr, F_SR_content_type, "user");
 	draft_bool(&sr, F_SR_shared, false);
+	draft_int(&sr, F_SR_physical_size, SR_DRIVER_SIZE);
 	draft_map_put(&sr, F_SR_other_config, "i18n-key",
 		      value_stringz("local-storage"));
 	draft_set(&sr, F_SR_allowed_operations,

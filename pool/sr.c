@@ -183,7 +183,8 @@ static void sr_create(struct req *r)
 		return;
 	draft_create(&d, req_txn(r), CLASS_SR, NULL);
 	take_names(r, &d, 3);
-	draft_copy(&d, F_SR_physical_size, req_arg(r, 2));
+	draft_int(&d, F_SR_physical_size, req_arg_int(r, 2) > 0 ?
+		  req_arg_int(r, 2) : SR_DRIVER_SIZE);
 	ref = value_ref(d.now->ref);
 	add_pbds(r, d.t, value_str(ref), host);
 	draft_set(&d, F_SR_allowed_operations,

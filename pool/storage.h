@@ -8,6 +8,9 @@
 #include "pool/vm_calls.h"
 
 #define SR_DRIVER "dummy"
+/* Disks without contents take no room, but clients choose a repository by the
+ * room that it says is left. */
+#define SR_DRIVER_SIZE (1024LL * 1024 * MIB)
 
 /* ---- sr.c ---- */
 extern const struct handler_def sr_handlers[];

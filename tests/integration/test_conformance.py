@@ -327,8 +327,8 @@ class Conformance(PoolCase):
         ])
         sr = c.SR.create(GONE, {"a": "b"}, 5, "shared", "", "Dummy", "", True)
         record = c.SR.get_record(sr)
-        self.assertEqual((record["type"], record["shared"], len(record["PBDs"])),
-                         ("dummy", True, 3))
+        self.assertEqual((record["type"], record["shared"], len(record["PBDs"]),
+                          record["physical_size"]), ("dummy", True, 3, 5))
         pbd = record["PBDs"][0]
         vdi = c.VDI.create(self.disk(sr, virtual_size=str(GIB)))
         record = c.VDI.get_record(vdi)

@@ -44,6 +44,7 @@ struct restore {
 	const char *file, *dir, *host, *peer_address;
 	bool force;
 	char uuid[UUID_LEN + 1]; /* of the folder's host; or empty */
+	char address[64]; /* of it, as members reach it */
 	char suffix[40];
 	struct store *store;
 };
@@ -199,8 +200,11 @@ static int prepare(struct restore *r)
 	snprintf(id, sizeof id, "%llu",
 		 (unsigned long long)db_id_of_uuid(r->host));
 	h.certificate = buf_cstr(&cert);
-	/* The store frees what it is given: copies. */
-	h.peer_address = r->peer_address = xstrdup(r->peer_address);
+	/* A copy: the row that it may be of goes. */
+	if ((size_t)snprintf(r->address, sizeof r->address, "%s",
+			     r->peer_address) >= sizeof r->address)
+		return ctl_fail("not an address: %s", r->peer_address);
+	h.peer_address = r->address;
 	if (restore_prepare(r->store, &h, why, sizeof why) < 0)
 		return ctl_fail("%s cannot be restored: %s", r->file, why);
 	return 0;
@@ -221,7 +225,7 @@ static int install(struct restore *r)
 	const struct db_config cfg = {
 		.dir = r->dir,
 		.id = db_id_of_uuid(r->host),
-		.peer_address = r->peer_address,
+		.peer_address = r->address,
 	};
 	int e = db_seed(&cfg, r->store, r->suffix);
 

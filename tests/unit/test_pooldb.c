@@ -17,6 +17,7 @@
 #include "raftdb/history.h"
 #include "raftdb/pooldb.h"
 #include "raftdb/pooldb_impl.h"
+#include "raftdb/store_check.h"
 
 struct fixture {
 	uv_loop_t loop;
@@ -629,6 +630,78 @@ static void test_verify(void **state)
 	teardown(f);
 }
 
+/* ---- checking a state ---- */
+
+static struct record *row_of(struct store_view *v, const char *ref, size_t *at)
+{
+	for (size_t i = 0; i < v->n_rows; i++)
+		if (value_is_str(v->rows[i]->ref, ref))
+			return v->rows[*at = i];
+	fail_msg("no row %s", ref);
+	return NULL;
+}
+
+static void check_has(const struct store_view *v, const char *words)
+{
+	struct check_result c = { 0 };
+
+	store_check_view(v, &c);
+	if (words ? !strstr(buf_cstr(&c.text), words) : c.findings > 0)
+		fail_msg("\"%s\" is not in: %s", words ? words : "nothing",
+			 buf_cstr(&c.text));
+	check_result_deinit(&c);
+}
+
+/* A version of the row with another value, in its place. */
+static void change_row(struct store_view *v, const char *ref, unsigned field,
+		       struct value *takes_v)
+{
+	size_t at = 0;
+	struct record *old = row_of(v, ref, &at), *new = record_copy(old);
+
+	record_set(new, field, takes_v);
+	record_unref(old);
+	v->rows[at] = new;
+}
+
+static void test_check(void **state)
+{
+	static const struct {
+		unsigned field;
+		const char *text, *words;
+	} changes[] = {
+		{ F_VM_VBDs, NULL, "VBDs has 0 members, 1 point to it" },
+		{ F_VM_name_label, "evil", "digest is not that of its rows" },
+		{ F_VM_uuid, "u-b", "uuid u-b is there twice" },
+	};
+	struct fixture *f = setup();
+	struct check_result c = { 0 };
+	struct store_view *v;
+
+	world_seed = 71;
+	random_txns(f, 2000);
+	v = store_view_new(f->store);
+	check_has(v, NULL);
+	store_view_free(v);
+	apply_new(f->store, CLS(VM), "b");
+	apply_new(f->store, CLS(VM), "a");
+	apply_new(f->store, CLS(VBD), "d");
+	apply_set(f->store, CLS(VBD), "d", F_VBD_VM, value_stringz("a"));
+	for (size_t i = 0; i < ARRAY_LEN(changes); i++) {
+		v = store_view_new(f->store);
+		change_row(v, "a", changes[i].field, changes[i].text ?
+			   value_stringz(changes[i].text) : value_set_empty());
+		check_has(v, changes[i].words);
+		store_view_free(v);
+	}
+	for (struct record *r = store_first(f->store, CLASS_VM); r;
+	     r = store_next(f->store, r))
+		store_check_indexes(f->store, r, &c);
+	assert_int_equal(c.findings, 0);
+	check_result_deinit(&c);
+	teardown(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -648,6 +721,7 @@ int main(void)
 		cmocka_unit_test(test_cannot_write),
 		cmocka_unit_test(test_damaged),
 		cmocka_unit_test(test_verify),
+		cmocka_unit_test(test_check),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

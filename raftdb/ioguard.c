@@ -11,7 +11,6 @@ struct held {
 	struct list in_held;
 	struct ioguard *guard;
 	enum held_kind kind;
-	bool taking; /* a snapshot of our own */
 	void *request; /* libraft's */
 	union {
 		raft_io_append_cb append;
@@ -136,7 +135,7 @@ static void install_go_on(struct ioguard *g)
 	struct raft_message *m = g->install;
 	char *address;
 
-	if (!m || g->taking || g->failed || g->closing)
+	if (!m || g->putting || g->failed || g->closing)
 		return;
 	g->install = NULL;
 	address = (char *)m->server_address;
@@ -149,7 +148,7 @@ static void install_go_on(struct ioguard *g)
  * the newer counts. */
 static void on_install(struct ioguard *g, struct raft_message *message)
 {
-	if (!g->taking) {
+	if (!g->putting) {
 		g->recv(&g->io, message);
 		return;
 	}
@@ -251,8 +250,7 @@ static void on_put(struct raft_io_snapshot_put *req, int status)
 	struct held *h = req->data;
 	struct ioguard *g = h->guard;
 
-	if (h->taking)
-		g->taking = false;
+	g->putting = false;
 	written(h, "the write of a snapshot", status);
 	if (status == 0)
 		install_go_on(g);
@@ -270,12 +268,11 @@ static int do_snapshot_put(struct raft_io *io, unsigned trailing,
 	req->cb = cb;
 	h->cb.put = cb;
 	h->put.data = h;
-	h->taking = trailing > 0; /* an installed one has no entries left */
 	if (g->failed) {
 		hold(h);
 		return 0;
 	}
-	g->taking = h->taking;
+	g->putting = true;
 	rv = g->real.snapshot_put(io, trailing, &h->put, snapshot, on_put);
 	if (rv != 0) {
 		fail(g, "the write of a snapshot", rv);
@@ -355,7 +352,7 @@ static void do_close(struct raft_io *io, raft_io_close_cb cb)
 void ioguard_arm(struct ioguard *g)
 {
 	g->real = g->io;
-	g->failed = g->closing = g->taking = false;
+	g->failed = g->closing = g->putting = false;
 	g->install = NULL;
 	g->io.start = do_start;
 	list_init(&g->held);

@@ -6,7 +6,9 @@
  * member; its owner sees `failed` and ends the process.
  *
  * A snapshot that comes from the leader while one is being written: it follows a
- * null pointer. So that message waits for the write to end.
+ * null pointer when that is one of its own, and ignores the new one when that was
+ * received too, though the leader sends no other before a long timeout. So that
+ * message waits for the write to end.
  *
  * A message to server 0, to a leader that it has just stopped believing in: it
  * goes nowhere, where the real I/O would try to connect for ever.
@@ -35,7 +37,7 @@ struct ioguard {
 	struct raft_io real; /* its functions, before ioguard_arm() */
 	bool failed;
 	bool closing;
-	bool taking;         /* a snapshot of ours is being written */
+	bool putting;        /* a snapshot is being written */
 	struct list held;    /* requests that nobody answers before the close */
 	raft_io_recv_cb recv;
 	struct raft_message *install; /* waits; NULL: none */

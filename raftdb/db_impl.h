@@ -236,8 +236,6 @@ void members_tick(struct db *db, int64_t now);
 void members_cancel(struct db *db);
 void members_on_ping(struct db *db, struct peer *from, struct reader *r);
 void members_note_digest(struct db *db, uint64_t index);
-
-/* What libraft stores as a snapshot: header into h, which is empty. */
 void snaps_header(struct buf *h, uint64_t index, uint64_t n_ids,
 		  const struct buf *image, const struct buf *tail);
 

@@ -176,6 +176,7 @@ static uint64_t checksum(const char *image, size_t image_len, const char *tail,
 	return hash64(image, image_len) ^ (hash64(tail, tail_len) * 31);
 }
 
+/* What libraft stores as a snapshot begins so; h is empty. */
 void snaps_header(struct buf *h, uint64_t index, uint64_t n_ids,
 		  const struct buf *image, const struct buf *tail)
 {

@@ -28,8 +28,8 @@ struct pooldb_config {
 	unsigned retry_ms;     /* after an error; 0: 10000 */
 };
 
-/* Borrows s, the loaded store as of this log index, until pooldb_stop(). Never fails: a file that
- * cannot be written is told in the log and tried again. */
+/* Borrows s, the loaded store as of this log index, until pooldb_stop(). Never
+ * fails: a file that cannot be written is told in the log and tried again. */
 struct pooldb *pooldb_start(uv_loop_t *loop, const struct pooldb_config *cfg,
 			    const struct store *s, uint64_t index);
 /* Ends the thread, after it has written what it has in its queue (not what it

@@ -2,36 +2,30 @@
 """Measures a pool of three on this machine and prints the tables of
 docs/performance.md.
 
-usage: figures.py [--build DIR] [--seconds N] [--kills N] [--only load|failover]
+usage: figures.py [--build DIR] [--seconds S] [--kills N] [--only load|failover]
 """
 import argparse
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "tools"))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.dont_write_bytecode = True
+sys.path[:0] = [str(HERE), str(HERE.parent.parent / "tools")]
 from localpool import LocalPool  # noqa: E402
+from sides import Xenpool, failover, handover, machine  # noqa: E402
 from watch import Writer  # noqa: E402
-
-
-def machine():
-    cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo")
-                if l.startswith("model name")), platform.processor())
-    memory = int(open("/proc/meminfo").readline().split()[1]) >> 20
-    return (f"{os.cpu_count()} cores ({cpu}), {memory} GiB, Linux {platform.release()}; "
-            "three members, their executors and the load generator on this one machine")
 
 
 def bench(build, url, connections, reads, seconds, *extra):
     out = subprocess.run(
         [str(build / "poolbench"), "--json", "-c", str(connections), "-r", str(reads),
-         "-d", str(seconds), *extra, *url], check=True, stdout=subprocess.PIPE,
+         "-d", str(seconds), "--warmup", "0.5", *extra, *url], check=True, stdout=subprocess.PIPE,
         env=dict(os.environ, XENPOOL_PASSWORD="secret")).stdout
     return json.loads(out)
 
@@ -59,36 +53,36 @@ def load_table(pool, build, seconds):
                       f"{h['p999_us'] / 1000:.2f} | {r['errors']} |", flush=True)
 
 
-def failover_table(pool, kills):
-    pauses = []
+def failover_table(pool, kills, handovers):
+    """Beside the probes writes a client whose every acknowledged write must be there
+    afterwards."""
+    side, pauses = Xenpool(pool), []
     for _ in range(kills):
         leader = pool.leader()
         others = [m for m in pool.members if m is not leader]
         writer = Writer(others, f"k{time.monotonic_ns()}:", keep=200).start()
-        time.sleep(1.0)
-        killed = time.monotonic()
-        leader.kill("daemon")
-        time.sleep(2.5)
-        writer.stop()
-        after = [t for _, t in writer.acked if t > killed]
-        pauses.append((min(after) - killed) * 1000)
-        lost = writer.missing(others[0].client())
+        pauses.append(failover(side, then=writer.stop))
+        c = others[0].client()
+        lost = writer.missing(c)
+        c.close()
         assert not lost, f"acknowledged writes are missing: {lost}"
-        leader.start_daemon()
-        leader.wait_up()
-        pool.wait_converged()
-    pauses.sort()
-    print("\n| kill -9 of the master to the next acknowledged write | ms |")
-    print("|---|---|")
-    print(f"| median of {kills} | {statistics.median(pauses):.0f} |")
-    print(f"| smallest, largest | {pauses[0]:.0f}, {pauses[-1]:.0f} |")
+    moves = [handover(side) for _ in range(handovers)]
+    print("\n| pause between acknowledged writes | median ms | smallest | largest | failed |")
+    print("|---|---|---|---|---|")
+    for name, times, failed in (
+            (f"kill -9 of the master, {kills} times", pauses, "-"),
+            (f"planned hand-over, {handovers} times", [t for t, _ in moves],
+             sum(n for _, n in moves))):
+        print(f"| {name} | {statistics.median(times):.0f} | {min(times):.0f} | "
+              f"{max(times):.0f} | {failed} |")
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("--build", default="build", type=pathlib.Path)
-    ap.add_argument("--seconds", default=5, type=int)
+    ap.add_argument("--seconds", default=3, type=float)
     ap.add_argument("--kills", default=10, type=int)
+    ap.add_argument("--handovers", default=10, type=int)
     ap.add_argument("--only", choices=["load", "failover"])
     args = ap.parse_args()
     print(machine() + "\n")
@@ -98,7 +92,7 @@ def main():
         if args.only != "failover":
             load_table(pool, args.build.resolve(), args.seconds)
         if args.only != "load":
-            failover_table(pool, args.kills)
+            failover_table(pool, args.kills, args.handovers)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,10 @@ plain HTTP and are spread over all three members; the load generator is the same
 program. The one whose turn it is not stands still (SIGSTOP).
 """
 import argparse
-import base64
-import json
 import pathlib
 import random
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,150 +23,13 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.dont_write_bytecode = True
 sys.path[:0] = [str(HERE), str(HERE.parent.parent / "tools")]
 import etcd  # noqa: E402
-from figures import machine  # noqa: E402
-from localpool import BROKEN, ApiError, LocalPool  # noqa: E402
-from probe import Prober  # noqa: E402
+from localpool import LocalPool  # noqa: E402
+from sides import EtcdSide, Xenpool, failover, handover, machine  # noqa: E402
 
 CLIENTS = (1, 16, 64, 256)
 MEASURES = (("durable writes", ("-r", "0")),
             ("linearizable reads", ("-r", "100", "--read-own")),
             ("local / serializable reads", ("-r", "100", "--read-own", "--local")))
-
-
-class Side:
-    """What both systems have in common: processes, a turn, a load, probes."""
-
-    def processes(self):
-        raise NotImplementedError
-
-    def pause(self):
-        for p in self.processes():
-            p.send_signal(signal.SIGSTOP)
-
-    def resume(self):
-        for p in self.processes():
-            p.send_signal(signal.SIGCONT)
-        self.settle()
-
-    def load(self, program, connections, seconds, options):
-        out = subprocess.run(
-            [program, "--json", "-c", str(connections), "-d", str(seconds),
-             "--warmup", "0.3", *self.options, *options, *self.urls()],
-            stdout=subprocess.PIPE, check=True).stdout
-        r = json.loads(out)
-        return dict(r["writes" if "0" in options else "reads"], errors=r["errors"])
-
-
-class Xenpool(Side):
-    name = "xenpool"
-    options = ("-p", "secret")
-
-    def __init__(self, pool):
-        self.pool = pool
-        self.session = self.object = None
-
-    def processes(self):
-        return [m.daemon for m in self.pool.members]
-
-    def settle(self):
-        self.pool.leader()
-        self.pool.wait_converged()
-
-    def urls(self):
-        leader = self.pool.leader()
-        members = [leader] + [m for m in self.pool.members if m is not leader]
-        return [f"http://{m.address}:{self.pool.http_port}" for m in members]
-
-    def _prepare(self):
-        if not self.session:
-            c = self.pool.leader().client()
-            self.session = c.session
-            self.object = c.VM_appliance.create({"name_label": "probe",
-                                                 "name_description": ""})
-            c.close()
-            self.pool.wait_converged()
-
-    def prober(self, addresses, every):
-        self._prepare()
-
-        def make(n):
-            body = {"jsonrpc": "2.0", "id": 1, "method": "VM_appliance.set_name_description",
-                    "params": [self.session, self.object, str(n)]}
-            return (addresses[n % len(addresses)], self.pool.http_port, "/jsonrpc",
-                    json.dumps(body).encode())
-        return Prober(make, lambda answer: b'"result"' in answer, every)
-
-    def addresses(self):
-        return [m.address for m in self.pool.members]
-
-    def kill_leader(self):
-        self.killed = self.pool.leader()
-        others = [m.address for m in self.pool.members if m is not self.killed]
-
-        def kill():
-            self.killed.daemon.send_signal(signal.SIGKILL)
-        return others, kill
-
-    def restore(self):
-        self.killed.daemon.wait()
-        self.killed.start_daemon()
-        self.killed.wait_up().close()
-        self.settle()
-
-    def hand_over(self):
-        leader = self.pool.leader()
-        to = next(m for m in self.pool.members if m is not leader)
-        c = leader.client()
-        ref = to.host_ref(c)
-
-        def go():
-            try:
-                c.pool.designate_new_master(ref)
-            except (ApiError, *BROKEN) as e:
-                print(f"pool.designate_new_master: {e!r}", file=sys.stderr)
-            c.close()
-        return go
-
-
-class EtcdSide(Side):
-    name = "etcd"
-    options = ("--etcd",)
-
-    def __init__(self, cluster):
-        self.cluster = cluster
-
-    def processes(self):
-        return [n.child for n in self.cluster.nodes]
-
-    def settle(self):
-        self.cluster.wait_up()
-
-    def urls(self):
-        leader = self.cluster.leader()
-        return [leader.url] + [n.url for n in self.cluster.nodes if n is not leader]
-
-    def prober(self, addresses, every):
-        def make(n):
-            body = {"key": base64.b64encode(b"probe").decode(),
-                    "value": base64.b64encode(str(n).encode()).decode()}
-            return addresses[n % len(addresses)], 2379, "/v3/kv/put", json.dumps(body).encode()
-        return Prober(make, lambda answer: b'"revision"' in answer, every)
-
-    def addresses(self):
-        return [n.address for n in self.cluster.nodes]
-
-    def kill_leader(self):
-        self.killed = self.cluster.leader()
-        others = [n.address for n in self.cluster.nodes if n is not self.killed]
-        return others, lambda: self.killed.child.send_signal(signal.SIGKILL)
-
-    def restore(self):
-        self.killed.child.wait()
-        self.killed.start()
-        self.settle()
-
-    def hand_over(self):
-        return self.cluster.move_leader
 
 
 def in_turn(sides, what):
@@ -207,42 +67,16 @@ def load_rows(sides, program, rounds, seconds):
         yield f"| {title} | {c} | {cells[0]} | {cells[1]} | **{ratio:.2f}** |"
 
 
-def failover(side):
-    """ms from kill -9 of the leader to the first acknowledgement of a write that was
-    sent after it."""
-    others, kill = side.kill_leader()
-    with side.prober(others, 0.01) as p:
-        time.sleep(0.4)
-        killed = time.monotonic()
-        kill()
-        end = killed + 15
-        while p.acked_after(killed) is None and time.monotonic() < end:
-            time.sleep(0.01)
-        time.sleep(0.1)
-    acked = p.acked_after(killed)
-    side.restore()
-    return ((acked or end) - killed) * 1000
-
-
-def handover(side):
-    """(longest pause between acknowledged writes in ms, failed writes) across a
-    planned change of the leader, clients on all three members."""
-    go = side.hand_over()
-    with side.prober(side.addresses(), 0.005) as p:
-        time.sleep(0.4)
-        begin = time.monotonic()
-        go()
-        time.sleep(0.4)
-    side.settle()
-    return p.longest_gap(begin - 0.05) * 1000, len(p.errors())
-
-
 def failover_rows(sides, n):
-    pairs = [in_turn(sides, failover) for _ in range(n)]
-    for name, f in (("median", median), ("smallest", min), ("largest", max)):
-        a, b = (f([p[s.name] for p in pairs]) for s in sides)
-        yield (f"| kill -9 of the leader to the next acknowledged write, {name} of {n} | "
-               f"{a:.0f} ms | {b:.0f} ms | {a / b:.2f} |")
+    for what, sig, times in (("kill -9 of the leader", signal.SIGKILL, n),
+                             ("silence of the leader (SIGSTOP)", signal.SIGSTOP, n // 4)):
+        pairs = [in_turn(sides, lambda s: failover(s, sig)) for _ in range(times)]
+        for name, f in (("median", median), ("smallest", min), ("largest", max)):
+            if not pairs:
+                continue
+            a, b = (f([p[s.name] for p in pairs]) for s in sides)
+            yield (f"| {what} to the next acknowledged write, {name} of {times} | "
+                   f"{a:.0f} ms | {b:.0f} ms | {a / b:.2f} |")
 
 
 def handover_rows(sides, n):

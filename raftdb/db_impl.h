@@ -52,7 +52,6 @@ enum refusal { REFUSED_NOT_LEADER = 1, REFUSED_NO_SPACE, REFUSED_BUSY };
 /* --- transactions: raftdb/db_txns.c --- */
 
 enum sync_state { SYNC_IDLE, SYNC_ASKED, SYNC_WAITING };
-
 /* A pending transaction is in exactly one of the lists queued (nobody has it),
  * sent (the current target has it), unsure (a former target may have it) and
  * done (its callback is due). */
@@ -182,7 +181,7 @@ struct db {
 	unsigned closing_parts;
 };
 
-/* Something is due: do not sleep before the next flush. */
+/* Do not sleep before the next flush. */
 void db_kick(struct db *db);
 /* The process must end; reported from the next flush. why: a literal. */
 void db_fail(struct db *db, const char *why);
@@ -244,7 +243,6 @@ int disk_lock(const char *dir, int *ret_fd);
 bool disk_has_state(const char *raft_dir);
 int disk_make_dir(const char *path);
 bool disk_room(const char *dir, uint64_t *ret_bytes); /* false: cannot tell */
-
 void disk_tick(struct db *db, int64_t now);
 
 #endif

@@ -441,12 +441,13 @@ static void on_form_there(void *data)
 		form_soon(20 * MS);
 		return;
 	}
-	sim_trace("the pool is formed");
-	if (sim->healed)
+	if (sim->healed) {
 		load_final();
-	else
-		sim_at(sim->now + sim_spread(300 * MS), NULL, on_fault, NULL,
-		       NULL);
+		form_soon(500 * MS); /* a change may be lost with its leader */
+		return;
+	}
+	sim_trace("the pool is formed");
+	sim_at(sim->now + sim_spread(300 * MS), NULL, on_fault, NULL, NULL);
 }
 
 static void on_form_dropped(void *data)

@@ -205,9 +205,15 @@ static void note_want(struct sender *s, const struct raft_message *m)
 {
 	struct send_peer *p = peer_of(s, m->server_id);
 	bool under_way = s->install && s->install->id == p->id;
+	raft_index match = 0;
 
 	/* Not because of the one before, then. */
 	if (!under_way && p->used_at >= p->install_again_at)
+		p->installed_index = 0;
+	/* That one has arrived, and was too old already: libraft asks once. */
+	if (p->installed_index != 0 &&
+	    raft_match_index(s->raft, p->id, &match) == 0 &&
+	    match >= p->installed_index)
 		p->installed_index = 0;
 	p->wants = true;
 	p->want = *m;

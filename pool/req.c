@@ -137,9 +137,7 @@ static bool admit_session(struct req *r)
 		req_fail(r, "SESSION_INVALID", ref, NULL);
 		return false;
 	}
-	record_ref(s);
-	record_unref(r->session);
-	r->session = s;
+	r->session = record_ref(s);
 	session_touch(r->pool, s);
 	return true;
 }

@@ -427,10 +427,12 @@ static void test_destroy_races_with_use(void **state)
 	w.hold = true;
 	call_begin(&r, w.session, "VDI.destroy", S(vdi), NULL);
 	w.hold = false;
+	wish_fulfil(list_entry(w.wishes.next, struct wish, link));
 	t = txn_new("test");
 	row_create(t, CLASS_VBD, NULL, vbd);
 	txn_set(t, &schema_classes[CLASS_VBD], vbd, F_VBD_VDI, S(vdi));
 	assert_int_equal(apply(t).status, TXN_OK);
+	wish_free(list_entry(w.wishes.next, struct wish, link));
 	world_run();
 	error_matches(&r, "VDI_IN_USE", vdi, NULL);
 }

@@ -2,6 +2,7 @@ noinst_LIBRARIES += base/libbase.a
 base_libbase_a_SOURCES = \
 	base/buf.c base/buf.h \
 	base/env.c base/env.h \
+	base/failpoint.c base/failpoint.h \
 	base/list.h \
 	base/log.c base/log.h \
 	base/map.c base/map.h \

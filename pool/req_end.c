@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/env.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "pool/core.h"
 
@@ -59,6 +60,7 @@ static void finish(struct req *r, struct value *result, struct value *error)
 		return;
 	}
 	drop_sync_task(r);
+	failpoint("answer.made");
 	c = TAKE_PTR(r->call);
 	req_tell(r, c);
 	req_free(r);
@@ -163,6 +165,7 @@ void req_commit_then(struct req *r, struct txn *t,
 
 	o->step = REQ_COMMITTING;
 	o->committed = committed;
+	failpoint("txn.built");
 	r->pool->hooks.submit(r->pool->hooks.data, t, on_committed, r);
 }
 

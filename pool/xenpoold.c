@@ -22,6 +22,7 @@
 #include <uv.h>
 
 #include "base/env.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "pool/options.h"
@@ -809,6 +810,9 @@ int main(int argc, char **argv)
 	}
 	log_set_level(level);
 	log_set_thread("core");
+	r = failpoints_start(getenv("XENPOOL_FAILPOINTS"));
+	if (r != 0)
+		return r > 0 ? 0 : 2;
 	signal(SIGPIPE, SIG_IGN);
 	umask(0077);
 	init_loop(&d);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "raftdb/consensus.h"
 #include "raftdb/consensus_send.h"
@@ -114,6 +115,7 @@ static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *buf,
 	xassert(index <= raft_commit_index(&c->raft));
 	c->last_applied = index;
 	c->stepping = true;
+	failpoint("entry.committed");
 	c->ops.apply(c->ops.data, index, buf->base, buf->len);
 	c->stepping = false;
 	*result = NULL;
@@ -126,6 +128,7 @@ static int on_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 	int r;
 
 	c->stepping = true;
+	failpoint("snapshot.load");
 	r = c->ops.restore(c->ops.data, buf->base, buf->len);
 	c->stepping = false;
 	if (r < 0)
@@ -641,6 +644,7 @@ static bool tell_server(struct consensus *c, unsigned i, uint64_t last)
 	c->told[i].id = s->id;
 	c->told[i].index = last;
 	send_heartbeat(c, s);
+	failpoint("commit.told");
 	return true;
 }
 

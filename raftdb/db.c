@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "base/env.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "raftdb/db_impl.h"
 
@@ -57,7 +58,9 @@ static bool apply_txn(struct db *db, const char *p, size_t n)
 		log_error("a transaction in the log cannot be read: skipped");
 		return true;
 	}
+	failpoint("txn.apply");
 	result = store_apply(db->store, t);
+	failpoint("txn.applied");
 	db->n_txns++;
 	txns_applied(db, t->id, result);
 	txn_free(t);
@@ -99,6 +102,7 @@ static void on_apply(void *data, uint64_t index, const char *p, size_t n)
 		return;
 	members_note_digest(db, index);
 	snaps_applied(db, index, p, n);
+	failpoint("entry.applied");
 	db_kick(db);
 }
 
@@ -123,6 +127,7 @@ static void on_barrier(void *data, uint64_t term, bool applied)
 	db->barrier_pending = false;
 	if (applied && db->leading && term == db->leading_term)
 		db->serving = true;
+	failpoint("leader.serving");
 	if (!db->closing)
 		db_kick(db);
 }

@@ -21,6 +21,7 @@
 #include <string.h>
 
 #include "base/env.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "raftdb/db_impl.h"
 
@@ -115,6 +116,7 @@ bool txns_fire(struct db *db)
 			list_entry(batch.next, struct pending, in_state);
 
 		list_remove(&p->in_state);
+		failpoint("txn.done");
 		p->cb(p->data, p->error, p->result);
 		free(p);
 		any = true;
@@ -222,6 +224,7 @@ void db_submit(struct db *db, struct txn *takes_t, db_txn_cb cb, void *data)
 		list_push(&t->queued, &p->in_state);
 		t->n_pending++;
 		t->bytes += p->n;
+		failpoint("txn.queued");
 	}
 	db_kick(db);
 }
@@ -241,6 +244,7 @@ static void requeue_unsure(struct txns *t)
 {
 	list_for_each(it, &t->unsure)
 		list_entry(it, struct pending, in_state)->state = PENDING_QUEUED;
+	failpoint("txn.again");
 	list_splice(&t->unsure, &t->queued);
 	list_splice(&t->queued, &t->unsure);
 	t->sync = SYNC_IDLE;
@@ -253,6 +257,7 @@ static void refuse(struct db *db, uint64_t to, uint64_t seq, enum refusal why)
 
 	if (!b)
 		return; /* it finds out by SYNC */
+	failpoint("forward.refused");
 	buf_put_u64(b, seq);
 	buf_put_u8(b, (uint8_t)why);
 	peer_frame_end(p);
@@ -397,9 +402,11 @@ static bool propose(struct db *db)
 	while (k.entry.len % 8 != 0)
 		buf_put_u8(&k.entry, 0);
 	p = buf_steal(&k.entry, &n);
+	failpoint("entry.packed");
 	r = consensus_propose(db->consensus, p, n, k.tag);
 	if (r == 0) {
 		t->in_flight++;
+		failpoint("entry.proposed");
 		return true;
 	}
 	/* Peers whose transactions were in it learn of them by SYNC. */
@@ -487,6 +494,7 @@ void txns_on_forward(struct db *db, struct peer *from, struct reader *r)
 		log_error("peer %016llx forwarded transactions that cannot be "
 			  "read", (unsigned long long)from->id);
 	} else {
+		failpoint("forward.received");
 		list_push(&t->forwarded, &k->in_forwarded);
 		t->forwarded_bytes += k->n;
 		db_kick(db);
@@ -500,6 +508,7 @@ void txns_on_sync(struct db *db, struct peer *from, struct reader *r)
 	struct buf *b;
 	bool ok;
 
+	failpoint("sync.received");
 	ok = db_serving_now(db) && db->st.term == term;
 	list_for_each_safe(it, &t->forwarded) {
 		struct chunk *k = list_entry(it, struct chunk, in_forwarded);
@@ -551,6 +560,7 @@ static bool forward_one(struct db *db, struct peer *leader, int64_t now)
 		mark_sent(t, p, seq, now);
 	}
 	peer_frame_end(leader);
+	failpoint("forward.packed");
 	return true;
 }
 
@@ -572,6 +582,7 @@ static void ask_sync(struct db *db, struct peer *leader, int64_t now)
 	buf_put_u64(b, t->sync_seq);
 	buf_put_u64(b, t->target_term);
 	peer_frame_end(leader);
+	failpoint("sync.asked");
 }
 
 static void follow(struct db *db, struct peer *leader)
@@ -607,6 +618,7 @@ void txns_on_refused(struct db *db, struct peer *from, struct reader *r)
 
 	if (r->bad || from->id != t->target_id)
 		return;
+	failpoint("forward.turned-down");
 	list_init(&again);
 	list_for_each_safe(it, &t->sent) {
 		struct pending *p = list_entry(it, struct pending, in_state);
@@ -637,6 +649,7 @@ void txns_on_synced(struct db *db, struct peer *from, struct reader *r)
 	if (r->bad || from->id != t->target_id || t->sync != SYNC_ASKED ||
 	    seq != t->sync_seq)
 		return;
+	failpoint("sync.answered");
 	/* Forwarded before SYNC and dropped by it. */
 	all_sent_unsure(t);
 	t->sync = ok ? SYNC_WAITING : SYNC_IDLE;

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 
 enum held_kind { HELD_APPEND, HELD_PUT, HELD_SEND };
@@ -92,6 +93,7 @@ static void written(struct held *h, const char *what, int status)
 
 static void on_appended(struct raft_io_append *req, int status)
 {
+	failpoint("log.written");
 	written(req->data, "a write", status);
 }
 
@@ -110,7 +112,9 @@ static int do_append(struct raft_io *io, struct raft_io_append *req,
 		hold(h);
 		return 0;
 	}
+	failpoint("log.write");
 	rv = g->real.append(io, &h->append, entries, n, on_appended);
+	failpoint("log.writing");
 	if (rv != 0) {
 		fail(g, "a write", rv);
 		hold(h);
@@ -250,6 +254,7 @@ static void on_put(struct raft_io_snapshot_put *req, int status)
 	struct held *h = req->data;
 	struct ioguard *g = h->guard;
 
+	failpoint("snapshot.written");
 	g->putting = false;
 	written(h, "the write of a snapshot", status);
 	if (status == 0)
@@ -273,6 +278,7 @@ static int do_snapshot_put(struct raft_io *io, unsigned trailing,
 		return 0;
 	}
 	g->putting = true;
+	failpoint("snapshot.write");
 	rv = g->real.snapshot_put(io, trailing, &h->put, snapshot, on_put);
 	if (rv != 0) {
 		fail(g, "the write of a snapshot", rv);
@@ -315,6 +321,7 @@ static int do_set_term(struct raft_io *io, raft_term term)
 {
 	struct ioguard *g = of(io);
 
+	failpoint("term.write");
 	return g->failed ? 0
 			 : done(g, "the write of the term",
 				g->real.set_term(io, term));
@@ -324,6 +331,7 @@ static int do_set_vote(struct raft_io *io, raft_id id)
 {
 	struct ioguard *g = of(io);
 
+	failpoint("vote.write");
 	return g->failed ? 0
 			 : done(g, "the write of the vote",
 				g->real.set_vote(io, id));
@@ -333,6 +341,7 @@ static int do_truncate(struct raft_io *io, raft_index index)
 {
 	struct ioguard *g = of(io);
 
+	failpoint("log.truncate");
 	return g->failed ? 0
 			 : done(g, "a truncation", g->real.truncate(io, index));
 }

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/env.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 
 #define MAGIC "XPLK"
@@ -187,6 +188,7 @@ void conn_flush(struct link_conn *c)
 	if (c->state != CONN_READY)
 		return;
 	write_plain(c, c->out.data, c->out.len);
+	failpoint("frames.sent");
 	c->out.len = 0;
 	if (c->out.cap > LINK_QUEUE_HIGH)
 		buf_deinit(&c->out);

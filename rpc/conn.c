@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "rpc/dispatch.h"
 #include "rpc/jsonrpc.h"
@@ -648,7 +649,9 @@ void conn_answered(struct conn *c)
 			conn_free(c);
 		return;
 	}
+	failpoint("answer.write");
 	rpc_reply(c, call->result, call->error, call);
+	failpoint("answer.written");
 	call_free(call);
 	conn_process(c);
 }

@@ -18,6 +18,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "rpc/xmlrpc.h"
 
@@ -133,6 +134,7 @@ static void on_done(struct call *call)
 		free_if_unused(f);
 		return;
 	}
+	failpoint("answer.queued");
 	pthread_mutex_lock(&t->lock);
 	list_push(&t->done, &c->queue);
 	pthread_mutex_unlock(&t->lock);

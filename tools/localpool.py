@@ -129,6 +129,7 @@ class Member:
         self.daemon = self.executor = self._own = None
         self.options = []
         self.executor_options = []
+        self.env = {}
 
     def _spawn(self, name, command):
         log = open(self.dir / f"{name}.log", "ab")
@@ -136,7 +137,8 @@ class Member:
             return subprocess.Popen([str(c) for c in command], stdout=log,
                                     stderr=subprocess.STDOUT,
                                     stdin=subprocess.DEVNULL,
-                                    env=self.pool.env, start_new_session=True)
+                                    env={**self.pool.env, **self.env},
+                                    start_new_session=True)
 
     def start_executor(self, *extra):
         self.executor = self._spawn("executor", [
@@ -160,6 +162,15 @@ class Member:
         self.start_executor()
         self.start_daemon()
         return self
+
+    def arm(self, points=""):
+        """From now on these failpoints (base/failpoint.h) are armed in the
+        daemon. It must have been started after the first such call."""
+        path = self.dir / "failpoints"
+        new = path.with_suffix(".new")
+        new.write_text(points)
+        new.replace(path)
+        self.env["XENPOOL_FAILPOINTS"] = f"file:{path}"
 
     def kill(self, what="daemon", sig=signal.SIGKILL):
         """Signals our own child and waits until it is gone."""

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "raftdb/history_map.h"
 #include "raftdb/pooldb_impl.h"
 #include "raftdb/store_impl.h"
 
@@ -230,8 +231,17 @@ static int present(struct query *q, struct past *p)
 	return 0;
 }
 
+static void undo_field(struct query *q, struct past *p, unsigned field,
+		       const char *old, const char *new)
+{
+	if (!new || q->cls->fields[field].type->kind != TYPE_MAP)
+		set_text(&p->fields[field], old);
+	else if (!history_map_undo(&p->fields[field], old, new))
+		p->gap = true;
+}
+
 static void undo(struct query *q, struct past *p, const char *field,
-		 const char *old)
+		 const char *old, const char *new)
 {
 	int i;
 
@@ -243,7 +253,7 @@ static void undo(struct query *q, struct past *p, const char *field,
 	} else if (old) {
 		i = schema_field(q->cls, field, strlen(field));
 		if (i >= 0)
-			set_text(&p->fields[i], old);
+			undo_field(q, p, (unsigned)i, old, new);
 	}
 }
 
@@ -253,7 +263,7 @@ static int undo_rows(struct query *q, struct past *p, uint64_t generation)
 	sqlite3_stmt *st = NULL;
 	int r;
 
-	buf_printf(&sql, "SELECT field, old FROM history WHERE %s = ?1 AND"
+	buf_printf(&sql, "SELECT field, old, new FROM history WHERE %s = ?1 AND"
 		   " class = ?2 AND generation > ?3 ORDER BY id DESC",
 		   id_column(q->cls));
 	if (sqlite3_prepare_v2(q->db, buf_cstr(&sql), -1, &st, NULL))
@@ -262,13 +272,13 @@ static int undo_rows(struct query *q, struct past *p, uint64_t generation)
 	sqlite3_bind_text(st, 2, q->cls->name, -1, SQLITE_STATIC);
 	sqlite3_bind_int64(st, 3, (int64_t)generation);
 	while ((r = sqlite3_step(st)) == SQLITE_ROW)
-		undo(q, p, text(st, 0), text(st, 1));
+		undo(q, p, text(st, 0), text(st, 1), text(st, 2));
 	sqlite3_finalize(st);
 	return r == SQLITE_DONE ? 0 : refuse_sql(q);
 }
 
-/* A gap within which the generation lies: then an object's state there is that
- * of one of its ends. */
+/* True: there is a gap within which the generation lies: then an object's state
+ * there is that of one of its ends. */
 static int find_gap(struct query *q, uint64_t generation, bool *ret)
 {
 	sqlite3_stmt *st = NULL;
@@ -282,7 +292,7 @@ static int find_gap(struct query *q, uint64_t generation, bool *ret)
 	sqlite3_bind_int64(st, 1, (int64_t)generation);
 	r = sqlite3_step(st);
 	sqlite3_finalize(st);
-	*ret = r == SQLITE_ROW;
+	*ret |= r == SQLITE_ROW;
 	return r == SQLITE_ROW || r == SQLITE_DONE ? 0 : refuse_sql(q);
 }
 
@@ -347,7 +357,13 @@ static bool is_too_early(struct query *q, const char *column, int64_t limit)
 	return at >= 0 && at > limit;
 }
 
-static int past_json(struct query *q, const struct past *p, uint64_t generation,
+static void put_cut(struct json_object *o, const char *key, struct buf *b)
+{
+	history_cut(b);
+	put(o, key, buf_cstr(b));
+}
+
+static int past_json(struct query *q, struct past *p, uint64_t generation,
 		     char **ret)
 {
 	struct json_object *o = json_object_new_object();
@@ -361,7 +377,7 @@ static int past_json(struct query *q, const struct past *p, uint64_t generation,
 			json_object_array_add(missing,
 					      json_object_new_string(name));
 		else if (p->exists)
-			put(fields, name, buf_cstr(&p->fields[i]));
+			put_cut(fields, name, &p->fields[i]);
 	}
 	put_int(o, "generation", (int64_t)generation);
 	json_object_object_add(o, "exists", json_object_new_boolean(p->exists));
@@ -402,8 +418,9 @@ int history_at(const char *path, const char *cls, const char *id,
 		generation = generation_not_after(&q, "time", time_ms);
 	}
 	if (r == 0 && (early || generation < q.from))
-		r = refuse(&q, -ERANGE, "this member's history begins at "
-			   "generation %" PRIu64 ", later than that", q.from);
+		r = refuse(&q, -ERANGE, "that is before this member's "
+			   "history, which begins at generation %" PRIu64,
+			   q.from);
 	if (r == 0 && generation > q.file_generation)
 		r = refuse(&q, -ERANGE, "the pool has come to generation %"
 			   PRIu64 " only", q.file_generation);

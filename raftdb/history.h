@@ -21,7 +21,8 @@ int history_rows(const char *path, const char *cls, const char *id,
 
 /* What the object was after this generation; or, when generation is 0, at this
  * time. {"generation", "exists", "fields": {name: text}, "not_recorded":
- * [name], "gap": bool (some of the steps back are known in sum only)}.
+ * [name], "gap": bool (some of the steps back are known in sum only, or were
+ * too long to be kept whole)}.
  * Also -ERANGE: before the history's beginning. */
 int history_at(const char *path, const char *cls, const char *id,
 	       uint64_t generation, int64_t time_ms, char **ret, char *reason,

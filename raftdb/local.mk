@@ -22,6 +22,7 @@ raftdb_libraftdb_a_SOURCES = \
 	raftdb/link_impl.h \
 	raftdb/link_tls.c \
 	raftdb/history.c raftdb/history.h \
+	raftdb/history_map.c raftdb/history_map.h \
 	raftdb/peers.c raftdb/peers.h \
 	raftdb/pooldb.c raftdb/pooldb.h \
 	raftdb/pooldb_file.c \

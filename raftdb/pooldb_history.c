@@ -1,7 +1,8 @@
 /* The history in pool.db: one row for every field that a transaction changed.
  *
  *   field       old              new
- *   name_label  text before      text after     a change
+ *   name_label  text before      text after     a change; of a map, the pairs
+ *                                               that changed
  *   _created                                    the object came into being; a
  *                                               row follows for each field that
  *                                               is not at its default, old NULL
@@ -17,9 +18,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <string.h>
 
 #include "base/env.h"
+#include "raftdb/history_map.h"
 #include "raftdb/pooldb_impl.h"
 #include "schema/gen/schema_ids.h"
 
@@ -137,14 +138,13 @@ static struct value *blot_map(const struct value *map)
 	return v;
 }
 
-/* Cuts at a character's start. */
-static void cut(struct buf *b, size_t from)
+void history_cut(struct buf *b)
 {
-	size_t all = b->len - from, n = from + HISTORY_TEXT_MAX;
+	size_t all = b->len, n = HISTORY_TEXT_MAX;
 
 	if (all <= HISTORY_TEXT_MAX)
 		return;
-	while (n > from && ((unsigned char)b->data[n] & 0xc0) == 0x80)
+	while (n > 0 && ((unsigned char)b->data[n] & 0xc0) == 0x80)
 		n--;
 	b->len = n;
 	buf_printf(b, "... (%zu bytes in all)", all);
@@ -156,7 +156,6 @@ void history_text(struct buf *b, const struct class_def *c, unsigned field,
 	const struct type *t = c->fields[field].type;
 	const struct rule *rule = rule_of(c, field);
 	_cleanup_(value_unrefp) struct value *blotted = NULL;
-	size_t from = b->len;
 
 	if (rule && rule->kind == RULE_HIDDEN) {
 		buf_puts(b, HIDDEN);
@@ -169,7 +168,6 @@ void history_text(struct buf *b, const struct class_def *c, unsigned field,
 			blotted = blot_map(v);
 		value_to_text(b, blotted ? blotted : v);
 	}
-	cut(b, from);
 }
 
 /* ---- rows ---- */
@@ -230,12 +228,21 @@ static int write_field(struct pooldb_file *f, struct row *row, unsigned field,
 {
 	struct buf *texts = f->text;
 
+	_cleanup_(value_unrefp) struct value *gone = NULL, *came = NULL;
+
 	row->field = c->cls->fields[field].name;
+	if (old && new && c->cls->fields[field].type->kind == TYPE_MAP) {
+		history_map_diff(old, new, &gone, &came);
+		old = gone;
+		new = came;
+	}
 	texts[0].len = texts[1].len = 0;
 	if (old)
 		history_text(&texts[0], c->cls, field, old);
 	if (new)
 		history_text(&texts[1], c->cls, field, new);
+	history_cut(&texts[0]);
+	history_cut(&texts[1]);
 	row->old = old ? &texts[0] : NULL;
 	row->new = new ? &texts[1] : NULL;
 	return insert(f, row);

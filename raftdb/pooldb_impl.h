@@ -88,9 +88,11 @@ int history_write_gap(struct pooldb_file *f, uint64_t from, uint64_t to,
 int history_prune(struct pooldb_file *f, int64_t now_ms);
 /* Why a field has no history, NULL if it has. */
 const char *history_leaves_out(const struct class_def *c, unsigned field);
-/* The text of a field's value as the history shows it. */
+/* The text of a field's value as the history shows it, but for its length. */
 void history_text(struct buf *b, const struct class_def *c, unsigned field,
 		  const struct value *v);
+/* To HISTORY_TEXT_MAX bytes, at a character's start, and says so. */
+void history_cut(struct buf *b);
 /* A session's ref never appears: it is a key to the pool. */
 void history_ref_text(struct buf *b, const struct class_def *c,
 		      const struct value *ref);

@@ -327,6 +327,56 @@ static void test_any_past(void **state)
 	teardown(f);
 }
 
+static void put_key(struct fixture *f, const char *key, const char *text)
+{
+	_txn_ t = txn_new("somebody");
+
+	txn_map_put(t, CLS(VM), "m", F_VM_other_config, key,
+		    value_stringz(text));
+	assert_int_equal(store_apply(f->store, t).status, TXN_OK);
+}
+
+/* A large map that changes in one place costs that place. */
+static void test_map(void **state)
+{
+	struct fixture *f = setup();
+	char key[20], *large = xcalloc(1, 70001);
+	_cleanup_(buf_deinit) struct buf before = BUF_INIT;
+	uint64_t g, cut;
+	struct json_object *o;
+
+	open_filled(f);
+	apply_new(f->store, CLS(VM), "m");
+	for (int i = 0; i < 200; i++) {
+		snprintf(key, sizeof key, "k%d ') (", i);
+		put_key(f, key, "it's (\\) ('so')");
+	}
+	g = store_generation(f->store);
+	value_to_text(&before, store_get(f->store, "m")
+				       ->fields[F_VM_other_config]);
+	put_key(f, "k7 ') (", "changed");
+	put_key(f, "added", "new");
+	sync_d(f);
+	assert_at(f, "VM", "u-m", g, "other_config", buf_cstr(&before));
+	assert_int_equal(number(f, "SELECT max(length(old) + length(new)) FROM"
+				" history WHERE field = 'other_config'") < 100,
+			 1);
+	assert_int_equal(number(f, "SELECT count(*) FROM history WHERE old ="
+				" '()' AND new = '((''added'' ''new''))'"), 1);
+
+	/* What was too long to be kept whole is said to be so. */
+	memset(large, 'x', 70000);
+	put_key(f, "added", large);
+	cut = store_generation(f->store);
+	put_key(f, "added", "short");
+	sync_d(f);
+	o = at(f, "VM", "u-m", cut);
+	assert_true(json_object_get_boolean(json_object_object_get(o, "gap")));
+	json_object_put(o);
+	free(large);
+	teardown(f);
+}
+
 static void test_secrets(void **state)
 {
 	struct fixture *f = setup();
@@ -712,6 +762,7 @@ int main(void)
 		cmocka_unit_test(test_secrets),
 		cmocka_unit_test(test_noise),
 		cmocka_unit_test(test_pruned_by_size),
+		cmocka_unit_test(test_map),
 		cmocka_unit_test(test_no_history),
 		cmocka_unit_test(test_replay),
 		cmocka_unit_test(test_gap_at_start),

@@ -130,15 +130,18 @@ class Member:
         self.options = []
         self.executor_options = []
         self.env = {}
+        self.user = None  # number of an unprivileged user for the daemon
 
-    def _spawn(self, name, command):
+    def _spawn(self, name, command, user=None):
         log = open(self.dir / f"{name}.log", "ab")
         with log:
             return subprocess.Popen([str(c) for c in command], stdout=log,
                                     stderr=subprocess.STDOUT,
                                     stdin=subprocess.DEVNULL,
                                     env={**self.pool.env, **self.env},
-                                    start_new_session=True)
+                                    start_new_session=True, user=user,
+                                    group=user,
+                                    extra_groups=None if user is None else [])
 
     def start_executor(self, *extra):
         self.executor = self._spawn("executor", [
@@ -156,7 +159,8 @@ class Member:
             f"--executor-socket={self.dir}/executor.sock",
             f"--hostname=host{self.index + 1}",
             f"--root-password-file={pool.dir}/password",
-            "--login-delay=200", *pool.options, *self.options, *extra])
+            "--login-delay=200", *pool.options, *self.options, *extra],
+            self.user)
 
     def start(self):
         self.start_executor()

@@ -52,7 +52,8 @@ struct req_own {
 	unsigned conflicts, misses;
 	int64_t backoff_ms;
 	void (*fresh)(struct req *r); /* what REQ_ARRIVED goes on with */
-	bool barrier; /* was taken */
+	bool no_barrier; /* none was wanted */
+	bool trial; /* no barrier yet: only what is committed counts */
 	bool by_task; /* is in the map of requests by task */
 	bool cancelled;
 };
@@ -99,6 +100,8 @@ bool req_needs_session(const struct call *c);
  * wants it, or fails the request. */
 void req_when_fresh(struct req *r, void (*fresh)(struct req *r));
 void req_generation_reached(struct pool *p, uint64_t generation);
+/* Takes the barrier after all and begins again. */
+void req_end_trial(struct req *r);
 /* Writes what the reply shall tell of the store into c. */
 void req_tell(const struct req *r, struct call *c);
 /* Writes the Async task, answers the caller with it, goes on with req_run. */

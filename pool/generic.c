@@ -128,6 +128,25 @@ static struct value *field_error(const struct req *r, const struct field_def *f,
 	return NULL;
 }
 
+/* Adds the setting of a field to t; the error of a value that it must not get.
+ * What the check relied on is guarded. */
+static struct value *put_field(const struct req *r, struct txn *t,
+			       const char *ref, unsigned field,
+			       struct value *v)
+{
+	const struct class_def *c = class_of_req(r);
+	const struct field_def *f = &c->fields[field];
+	struct value *error = field_error(r, f, v);
+
+	if (error)
+		return error;
+	txn_set(t, c, ref, field, value_ref(v));
+	if (f->relation == RELATION_ONE && !value_is_null_ref(v))
+		txn_guard_exists(t, &schema_classes[f->other_class],
+				 value_str(v));
+	return NULL;
+}
+
 static void commit_field(struct req *r, struct txn *t)
 {
 	req_commit(r, t, NULL);
@@ -135,21 +154,20 @@ static void commit_field(struct req *r, struct txn *t)
 
 static void generic_set(struct req *r)
 {
-	const struct class_def *c = class_of_req(r);
 	struct record *row = self(r);
 	struct value *error;
 	struct txn *t;
 
 	if (!row)
 		return;
-	error = field_error(r, &c->fields[r->method->field], req_arg(r, 1));
+	t = req_txn(r);
+	error = put_field(r, t, value_str(row->ref),
+			  (unsigned)r->method->field, req_arg(r, 1));
 	if (error) {
+		txn_free(t);
 		req_fail_value(r, error);
 		return;
 	}
-	t = req_txn(r);
-	txn_set(t, c, value_str(row->ref), (unsigned)r->method->field,
-		value_ref(req_arg(r, 1)));
 	commit_field(r, t);
 }
 
@@ -257,13 +275,7 @@ static struct value *set_arguments(const struct req *r, struct txn *t,
 					f->name);
 			continue;
 		}
-		error = field_error(r, f, v);
-		if (!error)
-			txn_set(t, c, ref, i, value_ref(v));
-		if (!error && f->relation == RELATION_ONE &&
-		    !value_is_null_ref(v))
-			txn_guard_exists(t, &schema_classes[f->other_class],
-					 value_str(v));
+		error = put_field(r, t, ref, i, v);
 	}
 	return error;
 }

@@ -137,7 +137,9 @@ static bool admit_session(struct req *r)
 		req_fail(r, "SESSION_INVALID", ref, NULL);
 		return false;
 	}
-	r->session = record_ref(s);
+	record_ref(s);
+	record_unref(r->session);
+	r->session = s;
 	session_touch(r->pool, s);
 	return true;
 }

@@ -51,6 +51,12 @@ static void finish(struct req *r, struct value *result, struct value *error)
 		keep_outcome(o, result, error);
 		return;
 	}
+	if (o->trial) {
+		value_unref(result);
+		value_unref(error);
+		req_end_trial(r);
+		return;
+	}
 	if (r->task_is_async) {
 		value_unref(o->result);
 		value_unref(o->error);
@@ -127,7 +133,10 @@ static void on_committed(void *data, int error, struct txn_result result)
 {
 	struct req *r = data;
 	struct req_own *o = req_own(r);
+	bool trial = o->trial;
 
+	/* The store has come to where the transaction is in the log. */
+	o->trial = false;
 	if (error < 0) {
 		req_fail_value(r, error_of_errno(r->pool, error));
 		return;
@@ -154,7 +163,7 @@ static void on_committed(void *data, int error, struct txn_result result)
 		return;
 	}
 	value_unref(TAKE_PTR(o->result));
-	req_set_ready(r, req_run);
+	req_set_ready(r, trial ? o->fresh : req_run);
 }
 
 void req_commit_then(struct req *r, struct txn *t,
@@ -206,6 +215,9 @@ void req_commit(struct req *r, struct txn *t, struct value *result)
 		return;
 	}
 	req_own(r)->result = result;
+	if (req_own(r)->trial)
+		txn_guard_exists(t, r->session->cls,
+				 value_str(r->session->ref));
 	if (r->task_is_async) {
 		guard_async_task(r, t);
 		task_succeed(r->pool, t, r->task_ref, value_ref(result));

@@ -94,16 +94,55 @@ static void on_barrier(void *data, int error)
 		req_own(r)->fresh(r);
 }
 
+/* ---- trials ----
+ *
+ * A change is judged where it is applied, by its guards, on a store that has
+ * everything before it; the barrier only sees to it that what the handler finds
+ * wrong is really so. So the generated changes run at once. What they commit
+ * needs no barrier (the session is one more guard); when they end in any other
+ * way, that does not count, and they run again behind one.
+ */
+
+#define TRIAL_AGE_MS 500 /* an older store has likely lost the majority */
+
+static const bool trial_kinds[METHOD_KIND_MAX] = {
+	[METHOD_SET] = true,	     [METHOD_ADD] = true,
+	[METHOD_REMOVE] = true,	     [METHOD_ADD_TO] = true,
+	[METHOD_REMOVE_FROM] = true, [METHOD_CREATE] = true,
+	[METHOD_DESTROY] = true,
+};
+
+static bool may_try(const struct req *r)
+{
+	const struct pool_hooks *h = &r->pool->hooks;
+	const struct method_def *m = r->method;
+
+	return m && trial_kinds[m->kind] && r->call->mode == CALL_SYNC &&
+	       r->pool->reqs->handlers[m - schema_methods] ==
+		       generic_handlers[m->kind] &&
+	       session_find(r->pool, value_str(r->call->session)) &&
+	       h->age_ms && h->age_ms(h->data) < TRIAL_AGE_MS;
+}
+
 static void take_barrier(struct req *r)
 {
 	struct req_own *o = req_own(r);
 	struct pool *p = r->pool;
 
-	o->barrier = needs_barrier(r);
-	if (o->barrier)
-		p->hooks.read_barrier(p->hooks.data, on_barrier, r);
-	else
+	o->no_barrier = !needs_barrier(r);
+	o->trial = !o->no_barrier && may_try(r);
+	if (o->no_barrier || o->trial)
 		o->fresh(r);
+	else
+		p->hooks.read_barrier(p->hooks.data, on_barrier, r);
+}
+
+void req_end_trial(struct req *r)
+{
+	struct pool *p = r->pool;
+
+	req_own(r)->trial = false;
+	p->hooks.read_barrier(p->hooks.data, on_barrier, r);
 }
 
 static void on_behind(struct pool *p, void *data)
@@ -153,6 +192,6 @@ void req_tell(const struct req *r, struct call *c)
 	const struct pool_hooks *h = &r->pool->hooks;
 
 	c->generation = store_generation(req_store(r));
-	if (!o->barrier && req_needs_session(c) && h->age_ms)
+	if (o->no_barrier && req_needs_session(c) && h->age_ms)
 		c->age_ms = h->age_ms(h->data);
 }

@@ -427,14 +427,30 @@ static void test_destroy_races_with_use(void **state)
 	w.hold = true;
 	call_begin(&r, w.session, "VDI.destroy", S(vdi), NULL);
 	w.hold = false;
-	wish_fulfil(list_entry(w.wishes.next, struct wish, link));
 	t = txn_new("test");
 	row_create(t, CLASS_VBD, NULL, vbd);
 	txn_set(t, &schema_classes[CLASS_VBD], vbd, F_VBD_VDI, S(vdi));
 	assert_int_equal(apply(t).status, TXN_OK);
-	wish_free(list_entry(w.wishes.next, struct wish, link));
 	world_run();
 	error_matches(&r, "VDI_IN_USE", vdi, NULL);
+}
+
+/* Tried on a store in which the other side of a relation still is. */
+static void test_create_races_with_destroy(void **state)
+{
+	char vm[REF_LEN + 1], vdi[REF_LEN + 1];
+	struct txn *t = txn_new("test");
+	struct reply r;
+
+	full_row(&schema_classes[CLASS_VM], vm);
+	full_row(&schema_classes[CLASS_VDI], vdi);
+	w.hold = true;
+	call_begin(&r, w.session, "VBD.create", vbd_args(vm, vdi), NULL);
+	w.hold = false;
+	txn_destroy(t, vdi);
+	assert_int_equal(apply(t).status, TXN_OK);
+	world_run();
+	error_matches(&r, "HANDLE_INVALID", "VDI", vdi, NULL);
 }
 
 /* ---- messages ---- */
@@ -504,6 +520,7 @@ int main(void)
 		world_test(test_every_generated_method),
 		world_test(test_relations),
 		world_test(test_destroy_races_with_use),
+		world_test(test_create_races_with_destroy),
 		world_test(test_messages),
 		world_test(test_messages_are_limited),
 	};

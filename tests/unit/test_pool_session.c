@@ -241,6 +241,74 @@ static void test_generation_that_never_comes(void **state)
 	call_free(TAKE_PTR(seen));
 }
 
+/* A generated change runs at once; only its refusal needs a fresh store. */
+static void test_changes_are_tried_first(void **state)
+{
+	unsigned before = w.barriers;
+	struct reply r;
+
+	call(&r, w.session, "session.add_to_other_config", S(w.session),
+	     S("k"), S("v"), NULL);
+	assert_non_null(r.result);
+	reply_clear(&r);
+	assert_int_equal(w.barriers, before);
+	call(&r, w.session, "session.add_to_other_config", S(w.session),
+	     S("k"), S("v"), NULL);
+	error_matches(&r, "MAP_DUPLICATE_KEY", "session", "other_config",
+		      w.session, "k", NULL);
+	assert_int_equal(w.barriers, before + 1);
+	/* A member that has lost the majority says so, and soon. */
+	w.age_ms = 500;
+	w.barrier_error = -ETIMEDOUT;
+	before = w.submits;
+	call(&r, w.session, "session.add_to_other_config", S(w.session),
+	     S("k2"), S("v"), NULL);
+	error_matches(&r, "CANNOT_CONTACT_HOST", w.host, NULL);
+	assert_int_equal(w.submits, before);
+}
+
+/* What is refused for an old store is tried again on a fresh one. */
+static void test_refusal_on_an_old_store(void **state)
+{
+	struct reply r;
+	struct txn *t = txn_new("test");
+	char ref[REF_LEN + 1];
+
+	row_create(t, CLASS_VM_appliance, NULL, ref);
+	w.hold = true;
+	call_begin(&r, w.session, "VM_appliance.set_name_label", S(ref),
+		   S("new"), NULL);
+	assert_int_equal(apply(t).status, TXN_OK);
+	w.hold = false;
+	world_run();
+	assert_non_null(r.result);
+	reply_clear(&r);
+}
+
+static void test_logout_before_a_tried_change(void **state)
+{
+	char session[REF_LEN + 1];
+	struct txn *t = txn_new("test");
+	unsigned before;
+	struct reply r;
+
+	limited_session(session, value_set_empty());
+	txn_set(t, &schema_classes[CLASS_session], session,
+		F_session_is_local_superuser, value_bool(true));
+	assert_int_equal(apply(t).status, TXN_OK);
+	before = w.submits;
+	w.hold = true;
+	call_begin(&r, session, "session.add_to_other_config", S(w.session),
+		   S("late"), S("v"), NULL);
+	assert_true(w.submits > before);
+	t = txn_new("test");
+	txn_destroy(t, session);
+	assert_int_equal(apply(t).status, TXN_OK);
+	w.hold = false;
+	world_run();
+	error_matches(&r, "SESSION_INVALID", session, NULL);
+}
+
 static void test_order_of_checks(void **state)
 {
 	char limited[REF_LEN + 1];
@@ -497,6 +565,9 @@ int main(void)
 		world_test(test_local_sessions),
 		world_test(test_local_reads_need_no_majority),
 		world_test(test_session_may_want_local_reads),
+		world_test(test_changes_are_tried_first),
+		world_test(test_refusal_on_an_old_store),
+		world_test(test_logout_before_a_tried_change),
 		world_test(test_generation_is_waited_for),
 		world_test(test_generation_that_never_comes),
 		world_test(test_order_of_checks),

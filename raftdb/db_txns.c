@@ -488,13 +488,13 @@ void txns_on_forward(struct db *db, struct peer *from, struct reader *r)
 		refuse(db, from->id, seq, REFUSED_NOT_LEADER);
 	} else if (db->disk_low) {
 		refuse(db, from->id, seq, REFUSED_NO_SPACE);
-	} else if (t->forwarded_bytes > FORWARDED_BYTES_MAX) {
+	} else if (failpoint("forward.received") ||
+		   t->forwarded_bytes > FORWARDED_BYTES_MAX) {
 		refuse(db, from->id, seq, REFUSED_BUSY);
 	} else if (!(k = read_chunk(r, from->id, seq))) {
 		log_error("peer %016llx forwarded transactions that cannot be "
 			  "read", (unsigned long long)from->id);
 	} else {
-		failpoint("forward.received");
 		list_push(&t->forwarded, &k->in_forwarded);
 		t->forwarded_bytes += k->n;
 		db_kick(db);

@@ -1,5 +1,6 @@
 UNIT_TESTS = \
 	tests/unit/test_base \
+	tests/unit/test_bench_grpc \
 	tests/unit/test_db \
 	tests/unit/test_db_random \
 	tests/unit/test_dispatch \
@@ -32,6 +33,9 @@ check_PROGRAMS += $(UNIT_TESTS) tests/schema/dump_schema tests/wire/front_echo \
 
 tests_unit_test_base_SOURCES = tests/unit/test_base.c
 tests_unit_test_base_LDADD = $(BASE) $(BASE_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_bench_grpc_SOURCES = tests/unit/test_bench_grpc.c \
+	tools/bench_grpc.c tools/bench_grpc.h
+tests_unit_test_bench_grpc_LDADD = $(BASE) $(BASE_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_db_SOURCES = tests/unit/test_db.c
 tests_unit_test_db_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_db_random_SOURCES = tests/unit/test_db_random.c

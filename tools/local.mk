@@ -7,7 +7,8 @@ xenpoolctl_SOURCES = tools/xenpoolctl.c tools/ctl.c tools/ctl.h \
 xenpoolctl_LDADD = $(POOL) raftdb/libraftdb.a $(RPC) $(RAFTDB_LIBS) \
 	$(RPC_LIBS) $(SCHEMA_LIBS)
 
-poolbench_SOURCES = tools/poolbench.c tools/xenapi.c tools/xenapi.h
+poolbench_SOURCES = tools/poolbench.c tools/bench_grpc.c \
+	tools/bench_grpc.h tools/xenapi.c tools/xenapi.h
 poolbench_LDADD = $(BASE) $(SSL_LIBS) $(SCHEMA_LIBS)
 
 EXTRA_DIST += tools/demo.py tools/localpool.py tools/watch.py \

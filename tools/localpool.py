@@ -226,8 +226,8 @@ class Member:
         names = [None, "running", "paused", "shutdown"]
         return {d["vm"]: names[d["state"]] for d in state["domains"]}
 
-    def wait_up(self, timeout=20):
-        """Until a login works here."""
+    def wait_up(self, timeout=20, every=0.05):
+        """Until a login works here, tried again after so many seconds."""
         end = time.monotonic() + timeout
         while True:
             if self.daemon.poll() is not None:
@@ -242,7 +242,7 @@ class Member:
                 if time.monotonic() > end:
                     raise RuntimeError(f"{self.address} does not answer ({e!r}):\n"
                                        + self.log()[-3000:]) from e
-            time.sleep(0.05)
+            time.sleep(every)
 
     def status(self, client=None):
         """What the member knows of itself. Logins are writes, so one session

@@ -1,5 +1,5 @@
-/* poolbench: a load generator for any XenAPI endpoint, and for the JSON gateway of
- * etcd, so that both can be driven by the same loop.
+/* poolbench: a load generator for any XenAPI endpoint, and for etcd over gRPC or
+ * its JSON gateway, so that all can be driven by the same loop.
  *
  * One thread, one epoll, N keep-alive connections, each with one call under way
  * at a time (a closed loop). Objects to write to are made at the start, one a
@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "tools/bench_grpc.h"
 #include "tools/xenapi.h"
 
 #define MAX_ENDPOINTS 16
@@ -34,7 +35,7 @@ static struct {
 	const char *user, *password, *write_class, *read_method;
 	unsigned connections, read_percent;
 	double duration_s, warmup_s;
-	bool xml, json_output, local_reads, read_own, etcd;
+	bool xml, json_output, local_reads, read_own, etcd, grpc;
 } opt = {
 	.user = "root",
 	.password = "",
@@ -105,6 +106,7 @@ enum conn_state { CONN_IDLE, CONN_SENDING, CONN_READING };
 struct conn {
 	struct xenapi x;
 	unsigned endpoint;
+	struct grpc grpc;
 	enum conn_state state;
 	struct buf out;
 	size_t sent;
@@ -128,6 +130,7 @@ static volatile sig_atomic_t interrupted;
 static void conn_close(struct conn *c)
 {
 	xenapi_close(&c->x);
+	grpc_deinit(&c->grpc);
 	c->state = CONN_IDLE;
 	c->out.len = c->sent = 0;
 }
@@ -211,6 +214,24 @@ static void put_etcd(struct conn *c, const char *value)
 	buf_deinit(&body);
 }
 
+static void put_grpc(struct conn *c, const char *value)
+{
+	struct buf message = BUF_INIT;
+	char key[64];
+
+	snprintf(key, sizeof key, "poolbench/%zu", (size_t)(c - conns));
+	grpc_put_bytes(&message, 1, key);
+	if (value)
+		grpc_put_bytes(&message, 2, value);
+	else if (opt.local_reads)
+		grpc_put_true(&message, 7);
+	c->out.len = c->sent = 0;
+	grpc_put_call(&c->grpc, &c->out, opt.endpoints[c->endpoint].host,
+		      value ? "/etcdserverpb.KV/Put" : "/etcdserverpb.KV/Range",
+		      &message);
+	buf_deinit(&message);
+}
+
 static bool body_ok(const char *body, size_t n)
 {
 	static const char *const bad[] = { "\"error\":{", "\"error\":[",
@@ -259,7 +280,9 @@ static void start_call(struct conn *c, int epoll)
 	c->is_read = (c->serial++ * 7919 + (uint64_t)(c - conns) * 31) % 100 <
 		     opt.read_percent;
 	snprintf(text, sizeof text, "value %" PRIu64, c->serial);
-	if (opt.etcd)
+	if (opt.grpc)
+		put_grpc(c, c->is_read ? NULL : text);
+	else if (opt.etcd)
 		put_etcd(c, c->is_read ? NULL : text);
 	else if (c->is_read)
 		put_read(c);
@@ -332,9 +355,25 @@ static void conn_send(struct conn *c, int epoll)
 	}
 }
 
-static void conn_receive(struct conn *c, int epoll)
+/* Takes the reply out of what was read. 0: more bytes are needed, -1: it is none. */
+static int take_reply(struct conn *c, bool *ret_ok)
 {
 	size_t body = 0;
+	ssize_t r;
+
+	if (opt.grpc)
+		return grpc_read(&c->grpc, &c->x.in, ret_ok);
+	r = xenapi_reply_length(&c->x.in, &body);
+	if (r <= 0)
+		return (int)r;
+	*ret_ok = body_ok(c->x.in.data + body, (size_t)r - body);
+	c->x.in.len = 0;
+	return 1;
+}
+
+static void conn_receive(struct conn *c, int epoll)
+{
+	bool ok = false;
 	ssize_t r;
 
 	for (;;) {
@@ -347,7 +386,7 @@ static void conn_receive(struct conn *c, int epoll)
 			return;
 		}
 		c->x.in.len += (size_t)r;
-		r = xenapi_reply_length(&c->x.in, &body);
+		r = take_reply(c, &ok);
 		if (r < 0) {
 			drop(c, epoll);
 			return;
@@ -355,8 +394,7 @@ static void conn_receive(struct conn *c, int epoll)
 		if (r > 0)
 			break;
 	}
-	finish_call(c, body_ok(c->x.in.data + body, (size_t)r - body));
-	c->x.in.len = 0;
+	finish_call(c, ok);
 	start_call(c, epoll);
 }
 
@@ -544,11 +582,12 @@ static const char help[] =
 "      --xml                XML-RPC in place of JSON-RPC 2.0\n"
 "      --etcd               the URLs are etcd's: its keys are put and ranged over its\n"
 "                           JSON gateway, with --local serializable\n"
+"      --etcd-grpc          the same over gRPC, which is faster\n"
 "      --json               results as one line of JSON\n"
 "  -h, --help\n";
 
 enum { OPT_WARMUP = 256, OPT_READ_CALL, OPT_WRITE_CLASS, OPT_LOCAL, OPT_XML,
-       OPT_JSON, OPT_READ_OWN, OPT_ETCD };
+       OPT_JSON, OPT_READ_OWN, OPT_ETCD, OPT_GRPC };
 
 static const struct option longs[] = {
 	{ "user", 1, NULL, 'u' }, { "password", 1, NULL, 'p' },
@@ -557,7 +596,7 @@ static const struct option longs[] = {
 	{ "read-call", 1, NULL, OPT_READ_CALL },
 	{ "write-class", 1, NULL, OPT_WRITE_CLASS },
 	{ "local", 0, NULL, OPT_LOCAL }, { "xml", 0, NULL, OPT_XML },
-	{ "read-own", 0, NULL, OPT_READ_OWN }, { "etcd", 0, NULL, OPT_ETCD },
+	{ "read-own", 0, NULL, OPT_READ_OWN }, { "etcd", 0, NULL, OPT_ETCD }, { "etcd-grpc", 0, NULL, OPT_GRPC },
 	{ "json", 0, NULL, OPT_JSON }, { "help", 0, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
 };
@@ -602,6 +641,7 @@ static int parse_option(int c)
 	case OPT_XML: opt.xml = true; break;
 	case OPT_READ_OWN: opt.read_own = true; break;
 	case OPT_ETCD: opt.etcd = true; break;
+	case OPT_GRPC: opt.etcd = opt.grpc = true; break;
 	case OPT_JSON: opt.json_output = true; break;
 	case 'h': fputs(help, stdout); exit(0);
 	default: return -1;
@@ -641,6 +681,8 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	for (unsigned i = 0; i < MAX_CONNECTIONS; i++)
 		conns[i].x.fd = -1;
+	for (unsigned i = 0; i < opt.n_endpoints; i++)
+		opt.endpoints[i].http2 = opt.grpc;
 	if (!opt.etcd && set_up(&conns[0]) < 0)
 		return 1;
 	conn_close(&conns[0]);

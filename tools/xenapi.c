@@ -110,6 +110,8 @@ int xenapi_open(struct xenapi *x, const struct xenapi_endpoint *e,
 		return 0;
 	x->ssl = SSL_new(tls_context());
 	SSL_set_fd(x->ssl, x->fd);
+	if (e->http2)
+		SSL_set_alpn_protos(x->ssl, (const uint8_t *)"\x02h2", 3);
 	if (SSL_connect(x->ssl) != 1) {
 		xenapi_close(x);
 		return -EPROTO;

@@ -14,6 +14,7 @@ struct xenapi_endpoint {
 	char host[128]; /* or the path of a Unix socket */
 	char port[8];
 	bool tls, unix_socket;
+	bool http2; /* is what TLS shall offer */
 };
 
 /* http://HOST[:PORT], https://HOST[:PORT] or unix:PATH. -EINVAL otherwise. */

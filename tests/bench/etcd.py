@@ -6,11 +6,13 @@ import pathlib
 import random
 import shutil
 import signal
+import ssl
 import subprocess
 import time
 import urllib.request
 
 TOOLS = ("etcd", "etcdctl")
+TRUSTING = ssl._create_unverified_context()  # its own certificates are self-signed
 
 
 def missing():
@@ -27,21 +29,23 @@ class Node:
         self.cluster = cluster
         self.name = f"e{index + 1}"
         self.address = f"{cluster.network}.{index + 1}"
-        self.url = f"http://{self.address}:2379"
+        self.scheme = "https" if cluster.tls else "http"
+        self.url = f"{self.scheme}://{self.address}:2379"
         self.child = None
 
     def start(self):
         here = cl = self.cluster
-        peers = ",".join(f"{n.name}=http://{n.address}:2380" for n in cl.nodes)
+        peers = ",".join(f"{n.name}={n.scheme}://{n.address}:2380" for n in cl.nodes)
+        tls = ["--auto-tls", "--peer-auto-tls"] if cl.tls else []
         with open(here.dir / f"{self.name}.log", "ab") as log:
             self.child = subprocess.Popen(
                 ["etcd", f"--name={self.name}", f"--data-dir={cl.dir}/{self.name}",
                  f"--listen-client-urls={self.url}", f"--advertise-client-urls={self.url}",
-                 f"--listen-peer-urls=http://{self.address}:2380",
-                 f"--initial-advertise-peer-urls=http://{self.address}:2380",
+                 f"--listen-peer-urls={self.scheme}://{self.address}:2380",
+                 f"--initial-advertise-peer-urls={self.scheme}://{self.address}:2380",
                  f"--initial-cluster={peers}", "--initial-cluster-state=new",
                  f"--heartbeat-interval={cl.heartbeat_ms}",
-                 f"--election-timeout={cl.election_ms}"],
+                 f"--election-timeout={cl.election_ms}", *tls],
                 stdout=log, stderr=log, env=dict(os.environ, ETCD_UNSUPPORTED_ARCH=""))
         return self
 
@@ -53,14 +57,16 @@ class Node:
         """None when it does not answer."""
         try:
             request = urllib.request.Request(self.url + "/v3/maintenance/status", b"{}")
-            with urllib.request.urlopen(request, timeout=1) as r:
+            with urllib.request.urlopen(request, timeout=1, context=TRUSTING) as r:
                 return json.load(r)
         except (OSError, ValueError):
             return None
 
 
 class Etcd:
-    def __init__(self, folder, heartbeat_ms=15, election_ms=150):
+    def __init__(self, folder, heartbeat_ms=15, election_ms=150, tls=False):
+        """tls: for clients and between the members."""
+        self.tls = tls
         self.dir = pathlib.Path(folder)
         self.dir.mkdir(parents=True)
         self.heartbeat_ms, self.election_ms = heartbeat_ms, election_ms

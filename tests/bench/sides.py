@@ -3,6 +3,7 @@ leaders' ends."""
 import base64
 import json
 import os
+import pathlib
 import platform
 import random
 import signal
@@ -12,6 +13,8 @@ import time
 
 from localpool import BROKEN, ApiError
 from probe import Prober
+
+WARMUP = 0.3  # s
 
 
 def machine():
@@ -34,17 +37,31 @@ class Side:
             p.send_signal(signal.SIGSTOP)
 
     def resume(self):
+        """Whoever stood still may first elect again."""
         for p in self.processes():
             p.send_signal(signal.SIGCONT)
+        time.sleep(0.25)
         self.settle()
 
-    def load(self, program, connections, seconds, options):
+    def processor_us(self):
+        """What all threads of its processes have used so far."""
+        total = 0
+        for p in self.processes():
+            for path in pathlib.Path(f"/proc/{p.pid}/task").glob("*/schedstat"):
+                total += int(path.read_text().split()[0])
+        return total / 1000
+
+    def load(self, program, connections, seconds, options, tls=False):
+        used = self.processor_us()
         out = subprocess.run(
             [program, "--json", "-c", str(connections), "-d", str(seconds),
-             "--warmup", "0.3", *self.options, *options, *self.urls()],
+             "--warmup", str(WARMUP), *self.options, *options, *self.urls(tls)],
             stdout=subprocess.PIPE, check=True).stdout
         r = json.loads(out)
-        return dict(r["writes" if "0" in options else "reads"], errors=r["errors"])
+        h = r["writes" if "0" in options else "reads"]
+        calls = h["ops_per_s"] * (seconds + WARMUP)
+        return dict(h, errors=r["errors"],
+                    cpu_us=(self.processor_us() - used) / max(calls, 1))
 
 
 class Xenpool(Side):
@@ -62,9 +79,11 @@ class Xenpool(Side):
         self.pool.leader()
         self.pool.wait_converged()
 
-    def urls(self):
+    def urls(self, tls):
         leader = self.pool.leader()
         members = [leader] + [m for m in self.pool.members if m is not leader]
+        if tls:
+            return [f"https://{m.address}:{self.pool.https_port}" for m in members]
         return [f"http://{m.address}:{self.pool.http_port}" for m in members]
 
     def _prepare(self):
@@ -119,11 +138,11 @@ class Xenpool(Side):
 
 
 class EtcdSide(Side):
-    name = "etcd"
-    options = ("--etcd",)
+    """Loaded over gRPC, its native protocol, or over the JSON gateway that it has
+    beside it; probed through the gateway."""
 
-    def __init__(self, cluster):
-        self.cluster = cluster
+    def __init__(self, cluster, name="etcd", options=("--etcd-grpc",)):
+        self.cluster, self.name, self.options = cluster, name, options
 
     def processes(self):
         return [n.child for n in self.cluster.nodes]
@@ -131,8 +150,9 @@ class EtcdSide(Side):
     def settle(self):
         self.cluster.wait_up()
 
-    def urls(self):
+    def urls(self, tls):
         leader = self.cluster.leader()
+        assert tls == self.cluster.tls
         return [leader.url] + [n.url for n in self.cluster.nodes if n is not leader]
 
     def prober(self, addresses, every):

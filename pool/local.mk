@@ -1,6 +1,7 @@
 # Pool logic; the daemon's main is not part of it.
 noinst_LIBRARIES += pool/libpool.a
 pool_libpool_a_SOURCES = \
+	pool/console.c \
 	pool/core.h \
 	pool/credential.c \
 	pool/dbsync.c \
@@ -64,6 +65,7 @@ pool_libpool_a_SOURCES = \
 
 sbin_PROGRAMS += xenpoold
 xenpoold_SOURCES = \
+	pool/consoles.c pool/consoles.h \
 	pool/options.c pool/options.h \
 	pool/status.c pool/status.h \
 	pool/tools.c pool/tools.h \

@@ -212,5 +212,6 @@ const struct handler_def pool_class_handlers[] = {
 	{ M_pool_join, pool_join },
 	{ M_pool_join_force, pool_join_force },
 	{ M_member_register, member_register },
+	{ M_member_open_console, member_open_console },
 	{ 0, NULL },
 };

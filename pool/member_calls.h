@@ -10,5 +10,7 @@ void pool_join_force(struct req *r);
 /* Private: a newcomer's host tells what it is. Params: its description and
  * its software_version; result: all members, a set of maps. */
 void member_register(struct req *r);
+/* console.c */
+void member_open_console(struct req *r);
 
 #endif

@@ -23,6 +23,9 @@ typedef void (*pool_remote_cb)(void *data, int error, struct value *result,
 /* text NULL: failed, error says why. Both borrowed. */
 typedef void (*pool_tool_cb)(void *data, const char *text, const char *error);
 
+/* error NULL: fd is the stream. Takes both. */
+typedef void (*pool_console_cb)(void *data, int fd, struct value *takes_error);
+
 struct pool_hooks {
 	void *data;
 	const struct store *(*store)(void *data);
@@ -66,6 +69,11 @@ struct pool_hooks {
 	 * hook may be NULL. */
 	bool (*tool)(void *data, const char *fn, const struct value *args,
 		     pool_tool_cb cb, void *cb_data);
+	/* A stream to the console of a VM that is on this host, vm "": of the
+	 * host itself. raw: a text console as it is, not as RFB. cb comes once,
+	 * perhaps at once. The hook may be NULL. */
+	void (*console)(void *data, const char *vm, bool raw,
+			pool_console_cb cb, void *cb_data);
 };
 
 struct pool_config {

@@ -25,6 +25,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "pool/consoles.h"
 #include "pool/options.h"
 #include "pool/pool.h"
 #include "pool/status.h"
@@ -55,6 +56,7 @@ struct daemon {
 	struct tools tools;
 	struct pool *pool;
 	struct exec_client *exec;
+	struct consoles consoles;
 	struct front *front;
 	bool stopping, restarting;
 	/* How long the loop's turns take, waiting aside. */
@@ -494,6 +496,14 @@ static bool hook_tool(void *data, const char *fn, const struct value *args,
 	return tools_call(&d->tools, fn, args, cb, cb_data);
 }
 
+static void hook_console(void *data, const char *vm, bool raw,
+			 pool_console_cb cb, void *cb_data)
+{
+	struct daemon *d = data;
+
+	consoles_ask(&d->consoles, vm, raw, cb, cb_data);
+}
+
 /* ---- stopping and starting again ---- */
 
 static void on_db_closed(void *data)
@@ -511,8 +521,9 @@ static void stop(struct daemon *d, int exit_code)
 	d->exit_code = exit_code;
 	uv_timer_stop(&d->wake);
 	front_stop(TAKE_PTR(d->front));
+	consoles_lost(&d->consoles);
 	exec_client_close(d->exec);
-	d->exec = NULL;
+	d->exec = d->consoles.exec = NULL;
 	d->tools.pooldb = NULL;
 	pooldb_stop(TAKE_PTR(d->pooldb));
 	db_close(d->db, on_db_closed, d);
@@ -574,17 +585,20 @@ static void on_signal(uv_signal_t *s, int signum)
 
 /* ---- executor, front end ---- */
 
-static void on_exec_message(void *data, const struct value *msg)
+static void on_exec_message(void *data, const struct value *msg, int *fd)
 {
 	struct daemon *d = data;
 
-	pool_executor_message(d->pool, msg);
+	if (!consoles_message(&d->consoles, msg, fd))
+		pool_executor_message(d->pool, msg);
 }
 
 static void on_exec_connected(void *data, bool up)
 {
 	struct daemon *d = data;
 
+	if (!up)
+		consoles_lost(&d->consoles);
 	pool_executor_connected(d->pool, up);
 }
 
@@ -692,6 +706,7 @@ static struct pool *make_pool(struct daemon *d)
 		.become_member = hook_become_member,
 		.status = hook_status,
 		.tool = hook_tool,
+		.console = hook_console,
 	};
 
 	gethostname(name, sizeof name - 1);
@@ -740,6 +755,7 @@ static void init_loop(struct daemon *d)
 	d->turn.data = d;
 	uv_timer_init(&d->loop, &d->wake);
 	uv_timer_init(&d->loop, &d->restart);
+	consoles_init(&d->consoles, &d->loop);
 	uv_signal_init(&d->loop, &d->sigterm);
 	uv_signal_init(&d->loop, &d->sigint);
 	d->wake.data = d->restart.data = d;
@@ -768,6 +784,7 @@ static int start(struct daemon *d)
 	d->pool = make_pool(d);
 	r = exec_client_start(&d->loop, o->executor_socket, d->host_uuid, &cb,
 			      &d->exec);
+	d->consoles.exec = d->exec;
 	if (r == 0)
 		r = start_front(d);
 	if (r == 0)

@@ -1,6 +1,7 @@
 #include "schema/call.h"
 
 #include <stdarg.h>
+#include <unistd.h>
 
 struct call *call_new(void)
 {
@@ -8,6 +9,7 @@ struct call *call_new(void)
 
 	atomic_init(&c->gone, false);
 	c->age_ms = -1;
+	c->fd = -1;
 	return c;
 }
 
@@ -21,6 +23,8 @@ void call_free(struct call *c)
 		value_unref(c->args[i]);
 	value_unref(c->result);
 	value_unref(c->error);
+	if (c->fd >= 0)
+		close(c->fd);
 	free(c);
 }
 

@@ -37,6 +37,7 @@ struct call {
 	/* The outcome. Exactly one of the two is set by call_reply/call_fail. */
 	struct value *result;
 	struct value *error; /* set of strings, the code first */
+	int fd; /* a stream that is part of the result, owned; -1: none */
 	/* Of the store when the outcome was there; 0: the pool was not asked. */
 	uint64_t generation;
 	/* How old the copy may be that a local read saw; -1: it was none. */

@@ -162,13 +162,41 @@ static void link_write(struct exec_client *c)
 
 /* ---- in ---- */
 
+static void closep(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+}
+
+/* As recv(2); *ret_fd: the descriptor that came with the packet, or -1. */
+static ssize_t packet_receive(struct exec_client *c, int *ret_fd)
+{
+	char room[CMSG_SPACE(sizeof(int))];
+	struct iovec part = { c->packet, EXEC_MAX_MESSAGE + 1 };
+	struct msghdr m = {
+		.msg_iov = &part, .msg_iovlen = 1,
+		.msg_control = room,
+		/* Room for one: the kernel drops what is too many. */
+		.msg_controllen = CMSG_LEN(sizeof(int)),
+	};
+	ssize_t n = recvmsg(c->fd, &m,
+			    MSG_DONTWAIT | MSG_TRUNC | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *h = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+
+	*ret_fd = -1;
+	if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS &&
+	    h->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(ret_fd, CMSG_DATA(h), sizeof(int));
+	return n;
+}
+
 /* False: the link is gone, or the client is closing. */
 static bool link_read_one(struct exec_client *c)
 {
 	_cleanup_(value_unrefp) struct value *v = NULL;
+	_cleanup_(closep) int fd = -1;
 	char reason[128];
-	ssize_t n = recv(c->fd, c->packet, EXEC_MAX_MESSAGE + 1,
-			 MSG_DONTWAIT | MSG_TRUNC);
+	ssize_t n = packet_receive(c, &fd);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return false;
@@ -182,7 +210,7 @@ static bool link_read_one(struct exec_client *c)
 		link_lost(c, reason);
 		return false;
 	}
-	c->cb.message(c->cb.data, v);
+	c->cb.message(c->cb.data, v, &fd);
 	return !c->closing && c->poll && !c->broken;
 }
 

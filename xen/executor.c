@@ -19,6 +19,7 @@
 
 #include "base/env.h"
 #include "base/log.h"
+#include "xen/consoles.h"
 #include "xen/jobs.h"
 #include "xen/message.h"
 
@@ -34,6 +35,7 @@ struct executor {
 	const struct executor_options *o;
 	struct xen *xen;
 	struct jobs *jobs;
+	struct consoles *consoles;
 	int lock_fd, listen_fd, signal_fd, wake_fd;
 	bool stop;
 
@@ -97,10 +99,30 @@ static void conn_drop(struct executor *e, const char *why)
 	close(e->conn);
 	e->conn = -1;
 	events_listen(e, false);
+	consoles_forget(e->consoles);
 }
 
-/* True: it is on its way. */
-static bool packet_send(struct executor *e, const struct value *v)
+static ssize_t send_with_fd(int to, const struct buf *b, int fd)
+{
+	char room[CMSG_SPACE(sizeof(int))] = { 0 };
+	struct iovec part = { b->data, b->len };
+	struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1 };
+	struct cmsghdr *h;
+
+	if (fd >= 0) {
+		m.msg_control = room;
+		m.msg_controllen = sizeof(room);
+		h = CMSG_FIRSTHDR(&m);
+		h->cmsg_level = SOL_SOCKET;
+		h->cmsg_type = SCM_RIGHTS;
+		h->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(h), &fd, sizeof(int));
+	}
+	return sendmsg(to, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* True: it is on its way, with fd unless that is -1. */
+static bool packet_send_fd(struct executor *e, const struct value *v, int fd)
 {
 	_cleanup_(buf_deinit) struct buf b = BUF_INIT;
 
@@ -109,13 +131,19 @@ static bool packet_send(struct executor *e, const struct value *v)
 			  value_get_str(v, "type"));
 		return true;
 	}
-	if (send(e->conn, b.data, b.len, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
+	if (send_with_fd(e->conn, &b, fd) >= 0)
 		return true;
-	if (errno == EAGAIN || errno == EINTR || errno == ENOBUFS)
+	if (errno == EAGAIN || errno == EINTR || errno == ENOBUFS ||
+	    errno == ETOOMANYREFS)
 		e->full = true;
 	else
 		conn_drop(e, strerror(errno));
 	return false;
+}
+
+static bool packet_send(struct executor *e, const struct value *v)
+{
+	return packet_send_fd(e, v, -1);
 }
 
 static const char *const event_names[] = {
@@ -240,11 +268,23 @@ static bool send_progress(struct executor *e)
 	return v && packet_send(e, v);
 }
 
+static bool send_console(struct executor *e)
+{
+	int fd = -1;
+	const struct value *v = consoles_next(e->consoles, &fd);
+
+	if (!v || !packet_send_fd(e, v, fd))
+		return false;
+	consoles_told(e->consoles);
+	return true;
+}
+
 /* True when there may be more. */
 static bool pump_one(struct executor *e)
 {
 	return send_state(e) || (!e->full && e->conn >= 0 && send_event(e)) ||
 	       (!e->full && e->conn >= 0 && send_done(e)) ||
+	       (!e->full && e->conn >= 0 && send_console(e)) ||
 	       (!e->full && e->conn >= 0 && send_progress(e));
 }
 
@@ -292,6 +332,11 @@ static void on_cancel(struct executor *e, const struct value *v)
 	jobs_cancel(e->jobs, value_get_str(v, "id"));
 }
 
+static void on_console(struct executor *e, const struct value *v)
+{
+	consoles_open(e->consoles, v);
+}
+
 static void on_list(struct executor *e, const struct value *v)
 {
 	e->state_due = true;
@@ -302,7 +347,7 @@ static const struct {
 	void (*fn)(struct executor *e, const struct value *v);
 } takers[] = {
 	{ "hello", on_hello }, { "job", on_job }, { "cancel", on_cancel },
-	{ "list", on_list },
+	{ "list", on_list }, { "console", on_console },
 };
 
 static void on_packet(struct executor *e, size_t n)
@@ -482,6 +527,11 @@ static int backend_open(struct executor *e)
 		.wake = wake,
 		.data = e,
 	};
+	struct consoles_config c = {
+		.ops = e->o->ops,
+		.wake = wake,
+		.data = e,
+	};
 	int r;
 
 	if (mkdir(e->o->state_dir, 0700) < 0 && errno != EEXIST)
@@ -489,8 +539,10 @@ static int backend_open(struct executor *e)
 	r = e->o->ops->open(&x, &e->xen);
 	if (r < 0)
 		return r;
-	j.xen = e->xen;
+	j.xen = c.xen = e->xen;
 	r = jobs_start(&j, &e->jobs);
+	if (r == 0)
+		r = consoles_start(&c, &e->consoles);
 	return r < 0 ? fail_with("cannot start", "workers", r) : 0;
 }
 
@@ -524,6 +576,8 @@ static void executor_close(struct executor *e)
 	fd_close(e->listen_fd);
 	if (e->jobs)
 		jobs_stop(e->jobs);
+	if (e->consoles)
+		consoles_stop(e->consoles);
 	if (e->xen)
 		e->o->ops->close(e->xen);
 	fd_close(e->signal_fd);

@@ -7,10 +7,12 @@ xen_libxenjobs_a_SOURCES = \
 
 noinst_LIBRARIES += xen/libexecutor.a
 xen_libexecutor_a_SOURCES = \
+	xen/consoles.c xen/consoles.h \
 	xen/domain_config.c xen/domain_config.h \
 	xen/executor.c xen/executor.h \
 	xen/jobs.c xen/jobs.h \
 	xen/sim.c xen/sim.h \
+	xen/sim_console.c \
 	xen/sim_files.c \
 	xen/sim_migrate.c \
 	xen/sim_net.c \

@@ -31,6 +31,7 @@ static const struct form forms[] = {
 	    { "params", STRUCT } } },
 	{ EXEC_TO_EXECUTOR, "cancel", { { "id", STR } } },
 	{ EXEC_TO_EXECUTOR, "list", { { NULL, 0 } } },
+	{ EXEC_TO_EXECUTOR, "console", { { "id", STR }, { "vm", STR }, { "raw", BOOL } } },
 	{ EXEC_TO_DAEMON,
 	  "state",
 	  { { "boot_id", STR }, { "domains", SET }, { "host", STRUCT } } },
@@ -44,6 +45,9 @@ static const struct form forms[] = {
 	{ EXEC_TO_DAEMON,
 	  "progress",
 	  { { "id", STR }, { "progress", FLOAT } } },
+	{ EXEC_TO_DAEMON,
+	  "console",
+	  { { "id", STR }, { "ok", BOOL }, { "error", SET } } },
 	{ EXEC_TO_DAEMON,
 	  "domain",
 	  { { "vm", STR }, { "domid", INT }, { "event", STR } } },
@@ -117,7 +121,7 @@ static bool state_valid(const struct value *v, char *reason, size_t size)
 	return true;
 }
 
-static bool done_valid(const struct value *v, char *reason, size_t size)
+static bool outcome_valid(const struct value *v, char *reason, size_t size)
 {
 	const struct value *error = value_get(v, "error");
 
@@ -175,8 +179,8 @@ bool exec_message_check(enum exec_direction dir, const struct value *v,
 		return false;
 	if (!strcmp(f->type, "state"))
 		return state_valid(v, reason, size);
-	if (!strcmp(f->type, "done"))
-		return done_valid(v, reason, size);
+	if (f->dir == EXEC_TO_DAEMON && value_get(v, "ok"))
+		return outcome_valid(v, reason, size);
 	return true;
 }
 

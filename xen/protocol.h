@@ -9,6 +9,10 @@
  *                 params=<struct, by verb>
  *   type=cancel   id=...            the job should end early (EXEC cancelled)
  *   type=list                       answered by one `state`
+ *   type=console  id vm raw:bool    a stream to the VM's console, or to the
+ *                                   host's when vm is ""; raw: a text console
+ *                                   as it is, not as RFB; answered by one
+ *                                   `console`, in any order
  * Executor to daemon:
  *   type=state    boot_id=<text: changes when the hypervisor restarted>
  *                 domains=[{vm, domid, state: running|paused|shutdown, fence,
@@ -21,6 +25,10 @@
  *   type=done     id vm ok=<bool> error=[CODE, params...] result=<struct>
  *   type=progress id progress=<float 0..1>
  *   type=domain   vm domid event=shutdown|reboot|crash|gone
+ *   type=console  id ok error=[CODE, params...]; when ok, a descriptor comes
+ *                 with the packet (SCM_RIGHTS): a connected stream socket that
+ *                 carries RFB or the guest's own bytes. It ends when the domain
+ *                 or the process that serves it does.
  *
  * A job with a fence lower than the highest seen for its VM is refused with
  * error [FENCED, vm, given, highest]. A job that was done already answers as if
@@ -85,8 +93,9 @@ struct exec_client;
 
 struct exec_client_callbacks {
 	void *data;
-	/* Borrowed message, checked for form. */
-	void (*message)(void *data, const struct value *msg);
+	/* Borrowed message, checked for form. *fd came with it, -1 if none did;
+	 * it is closed afterwards unless it is taken (set to -1). */
+	void (*message)(void *data, const struct value *msg, int *fd);
 	/* The executor came, or went away: tried again every 200 ms. */
 	void (*connected)(void *data, bool up);
 };

@@ -584,6 +584,7 @@ static void sim_close(struct xen *x)
 {
 	struct sim *s = sim_of(x);
 
+	sim_console_stop(s);
 	sim_net_close(s);
 	sim_state_close(s);
 	pthread_mutex_destroy(&s->lock);
@@ -608,6 +609,8 @@ static int sim_open(const struct xen_options *o, struct xen **ret)
 	r = sim_state_open(s, o->reboot);
 	if (r == 0)
 		r = sim_net_open(s);
+	if (r == 0)
+		r = sim_console_start(s);
 	if (r < 0) {
 		sim_close((struct xen *)s);
 		return r;
@@ -635,6 +638,7 @@ const struct xen_ops xen_sim_ops = {
 	.migrate_activate = sim_migrate_activate,
 	.migrate_abort = sim_migrate_abort,
 	.migrate_finish = sim_migrate_finish,
+	.console = sim_console_open,
 	.list = sim_list,
 	.host = sim_host,
 };

@@ -85,7 +85,8 @@ struct sim_fence {
 	struct list link; /* least recently raised first */
 };
 
-struct sim_net; /* sim_net.c */
+struct sim_net;      /* sim_net.c */
+struct sim_consoles; /* sim_console.c */
 
 struct sim {
 	char *dir;
@@ -107,6 +108,7 @@ struct sim {
 	struct list fences_lru;
 
 	struct sim_net *net;
+	struct sim_consoles *consoles;
 };
 
 static inline struct sim *sim_of(struct xen *x)
@@ -192,6 +194,12 @@ void sim_net_close(struct sim *s);
 void sim_net_wake(struct sim *s);
 /* Port where arrivals are taken (opens it when needed), locked. */
 int sim_net_listen(struct sim *s, uint16_t *ret_port);
+
+/* ---- sim_console.c: what guests and the host show, and the thread that plays
+ * them ---- */
+int sim_console_start(struct sim *s);
+void sim_console_stop(struct sim *s);
+int sim_console_open(struct xen *x, const char *vm, struct xen_console *ret);
 
 /* ---- sim_migrate.c: what the thread asks of it ---- */
 /* Uses up the token; false: nobody expects it. */

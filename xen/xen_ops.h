@@ -16,7 +16,7 @@
 #include <stdatomic.h>
 
 #include "base/text.h"
-#include "schema/value.h"
+#include "schema/call.h"
 #include "xen/domain_config.h"
 
 #define XEN_FAILED 1
@@ -81,6 +81,19 @@ struct xen_host {
 	char cpu_model[64], cpu_vendor[32], xen_version[32];
 };
 
+/* How a console talks. */
+enum xen_console_kind {
+	XEN_CONSOLE_TEXT, /* what a guest writes on its terminal */
+	XEN_CONSOLE_RFB,  /* a device model's own VNC server */
+};
+
+struct xen_console {
+	enum xen_console_kind kind;
+	uint32_t domid; /* 0: the host's */
+	char title[64];
+	int fd;         /* the opener's: a terminal or a connected socket */
+};
+
 /* Where a migration shall go: made by migrate_receive for migrate_send. */
 #define XEN_TOKEN_LEN 64
 struct xen_ticket {
@@ -139,6 +152,10 @@ struct xen_ops {
 	 * source's copy would be let run beside it. */
 	int (*migrate_abort)(struct xen *x, struct xen_call *c);
 	int (*migrate_finish)(struct xen *x, struct xen_call *c);
+
+	/* Opens the console of a VM's domain, vm "": of the host. -ENOENT: there
+	 * is no such domain. Also NULL: there are none. One thread at a time. */
+	int (*console)(struct xen *x, const char *vm, struct xen_console *ret);
 
 	/* All domains but dom0; ret is the caller's to free(). */
 	int (*list)(struct xen *x, struct xen_domain **ret, size_t *ret_n);

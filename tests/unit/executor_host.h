@@ -44,7 +44,7 @@ struct host {
 	unsigned next_id;
 };
 
-static void host_message(void *data, const struct value *msg)
+static void host_message(void *data, const struct value *msg, int *fd)
 {
 	struct host *h = data;
 

@@ -1,7 +1,8 @@
 /* One connection, in the order in which things happen to it:
  *
  *   accept -> HEAD -> BODY -> CALL -> WRITE -> HEAD ...
- *                \________\______/^       \-> LINGER -> closed
+ *                \________\______/^ |      \-> LINGER -> closed
+ *                                   \-> STREAM -^
  *
  * HEAD and BODY read into c->in; BODY ends in the decoded call, which the core
  * gets (CALL); its outcome is formatted into c->out and sent (WRITE). What is
@@ -22,9 +23,11 @@
 
 #include "base/failpoint.h"
 #include "base/log.h"
+#include "rpc/console.h"
 #include "rpc/dispatch.h"
 #include "rpc/jsonrpc.h"
 #include "rpc/route.h"
+#include "rpc/stream.h"
 #include "rpc/xmlrpc.h"
 
 #define PIPELINE_MAX 65536
@@ -37,9 +40,11 @@
 #define MEMORY_MAX ((size_t)1 << 30) /* of all large buffers together */
 
 static const unsigned moves[] = {
-	[CONN_HEAD] = 1 << CONN_BODY | 1 << CONN_WRITE | 1 << CONN_CLOSED,
+	[CONN_HEAD] = 1 << CONN_BODY | 1 << CONN_CALL | 1 << CONN_WRITE |
+		      1 << CONN_CLOSED,
 	[CONN_BODY] = 1 << CONN_CALL | 1 << CONN_WRITE | 1 << CONN_CLOSED,
-	[CONN_CALL] = 1 << CONN_WRITE | 1 << CONN_CLOSED,
+	[CONN_CALL] = 1 << CONN_WRITE | 1 << CONN_STREAM | 1 << CONN_CLOSED,
+	[CONN_STREAM] = 1 << CONN_WRITE | 1 << CONN_LINGER | 1 << CONN_CLOSED,
 	[CONN_WRITE] = 1 << CONN_HEAD | 1 << CONN_LINGER | 1 << CONN_CLOSED,
 	[CONN_LINGER] = 1 << CONN_CLOSED,
 	[CONN_CLOSED] = 0,
@@ -106,6 +111,7 @@ void conn_free(struct conn *c)
 	tls_stream_free(c->tls);
 	rpc_request_deinit(&c->rpc);
 	call_free(c->call);
+	console_free(c->console);
 	free(c);
 }
 
@@ -133,6 +139,7 @@ static void conn_close(struct conn *c)
 	if (c->call)
 		atomic_store(&c->call->gone, true);
 	conn_move(c, CONN_CLOSED);
+	stream_close(TAKE_PTR(c->stream));
 	list_remove(&c->link);
 	uv_close(&c->h.handle, on_closed);
 }
@@ -141,6 +148,7 @@ static void conn_close(struct conn *c)
 
 static void on_written(uv_write_t *req, int status);
 static void write_done(struct conn *c);
+static void stream_sent(struct conn *c);
 
 /* Sends what the socket takes of n bytes now; the rest, which must stay where
  * it is, in the background. */
@@ -210,8 +218,12 @@ static void pump(struct conn *c)
 		c->sent = c->out.len;
 		send_bytes(c, c->out.data + from, c->out.len - from);
 	}
-	if (c->state == CONN_WRITE && !c->writing && c->sent == c->out.len)
+	if (c->writing || c->sent < c->out.len)
+		return;
+	if (c->state == CONN_WRITE)
 		write_done(c);
+	else if (c->state == CONN_STREAM)
+		stream_sent(c);
 }
 
 static void on_written(uv_write_t *req, int status)
@@ -227,7 +239,7 @@ static void on_written(uv_write_t *req, int status)
 		return;
 	}
 	flush_cipher(c);
-	if (c->state == CONN_WRITE) {
+	if (c->state == CONN_WRITE || c->state == CONN_STREAM) {
 		pump(c);
 		conn_process(c);
 	}
@@ -354,9 +366,48 @@ static void send_file(struct conn *c)
 	start_sending(c);
 }
 
+/* Streams. */
+
+void conn_refuse(struct conn *c, int status, const char *detail)
+{
+	stream_close(TAKE_PTR(c->stream));
+	error_page(c, status, detail);
+	conn_adjust_reading(c);
+}
+
+void conn_begin_stream(struct conn *c)
+{
+	conn_move(c, CONN_STREAM);
+	c->out.len = c->sent = 0;
+	c->deadline = UINT64_MAX;
+}
+
+/* A client that reads may take for ever, one that does not has its time. */
+void conn_send_stream(struct conn *c)
+{
+	c->deadline = now_of(c) +
+		      1000 * (uint64_t)c->thread->front->cfg.write_timeout_s;
+	c->limit = UINT64_MAX;
+	c->queued = SIZE_MAX;
+	pump(c);
+}
+
+static void stream_sent(struct conn *c)
+{
+	c->out.len = c->sent = 0;
+	c->deadline = UINT64_MAX;
+	stream_client_drained(c->stream);
+}
+
+void conn_end_stream(struct conn *c)
+{
+	stream_close(TAKE_PTR(c->stream));
+	linger(c);
+}
+
 /* Requests. */
 
-static void fill_origin(const struct conn *c, struct call_origin *o)
+void conn_fill_origin(const struct conn *c, struct call_origin *o)
 {
 	memcpy(o->address, c->address, sizeof(o->address));
 	memcpy(o->user_agent, c->req.user_agent, sizeof(o->user_agent));
@@ -366,18 +417,25 @@ static void fill_origin(const struct conn *c, struct call_origin *o)
 	o->min_generation = c->req.min_generation;
 }
 
+void conn_submit(struct conn *c, struct call *call)
+{
+	c->call = call;
+	if (c->state == CONN_HEAD || c->state == CONN_BODY) {
+		conn_move(c, CONN_CALL);
+		c->deadline = UINT64_MAX;
+	}
+	if (c->eof)
+		atomic_store(&call->gone, true);
+	front_submit(c);
+}
+
 static void start_call(struct conn *c)
 {
 	struct call *call = call_new();
 
-	fill_origin(c, &call->origin);
+	conn_fill_origin(c, &call->origin);
 	if (dispatch_request(&c->rpc, call)) {
-		c->call = call;
-		conn_move(c, CONN_CALL);
-		c->deadline = UINT64_MAX;
-		if (c->eof)
-			atomic_store(&call->gone, true);
-		front_submit(c);
+		conn_submit(c, call);
 		return;
 	}
 	rpc_reply(c, call->result, call->error, call);
@@ -486,6 +544,9 @@ static void start_request(struct conn *c)
 	case ROUTE_OPTIONS:
 		send_options(c);
 		break;
+	case ROUTE_CONSOLE:
+		console_start(c);
+		break;
 	case ROUTE_FILE:
 		if (c->req.upgrade)
 			absent_page(c, "websocket");
@@ -557,6 +618,8 @@ static bool wants_bytes(const struct conn *c)
 		return true;
 	case CONN_CALL:
 		return c->in.len < PIPELINE_MAX;
+	case CONN_STREAM:
+		return stream_wants(c->stream);
 	case CONN_WRITE:
 	case CONN_CLOSED:
 		break;
@@ -564,7 +627,7 @@ static bool wants_bytes(const struct conn *c)
 	return false;
 }
 
-static void adjust_reading(struct conn *c)
+void conn_adjust_reading(struct conn *c)
 {
 	bool want = wants_bytes(c);
 
@@ -586,9 +649,12 @@ static void conn_process(struct conn *c)
 		moved = c->state == CONN_HEAD ? head_step(c) :
 			c->state == CONN_BODY ? body_step(c) : false;
 	}
-	if (c->eof && (c->state == CONN_HEAD || c->state == CONN_BODY))
+	if (c->state == CONN_STREAM)
+		stream_client_bytes(c->stream);
+	if (c->eof && (c->state == CONN_HEAD || c->state == CONN_BODY ||
+		       c->state == CONN_STREAM))
 		conn_close(c);
-	adjust_reading(c);
+	conn_adjust_reading(c);
 }
 
 /* The client sends no more; it may still wait for a reply. */
@@ -643,10 +709,16 @@ void conn_answered(struct conn *c)
 {
 	struct call *call = TAKE_PTR(c->call);
 
+	if (c->console && console_answered(c, TAKE_PTR(call)))
+		return;
 	if (c->state == CONN_CLOSED) {
 		call_free(call);
 		if (c->handle_closed)
 			conn_free(c);
+		return;
+	}
+	if (c->console) {
+		conn_process(c);
 		return;
 	}
 	failpoint("answer.write");
@@ -669,8 +741,14 @@ void conn_tick(struct conn *c, uint64_t now)
 {
 	bool answerable = !c->tls || tls_stream_ready(c->tls);
 
-	if (c->state == CONN_WRITE)
+	if (c->state == CONN_WRITE ||
+	    (c->state == CONN_STREAM && (c->writing || c->sent < c->out.len)))
 		note_progress(c);
+	if (c->state == CONN_STREAM) {
+		stream_tick(c->stream, now);
+		if (c->state != CONN_STREAM)
+			return;
+	}
 	if (now < c->deadline)
 		return;
 	if (answerable && ((c->state == CONN_HEAD && c->in.len > 0) ||
@@ -678,7 +756,7 @@ void conn_tick(struct conn *c, uint64_t now)
 		error_page(c, 408, "The request did not arrive in time");
 	else
 		conn_close(c);
-	adjust_reading(c);
+	conn_adjust_reading(c);
 }
 
 void conn_stop(struct conn *c, bool now)
@@ -766,5 +844,5 @@ void conn_accept(struct listener *l)
 	describe_peer(c);
 	if (c->kind == LISTEN_HTTPS)
 		c->tls = tls_stream_new(t->front->tls, true);
-	adjust_reading(c);
+	conn_adjust_reading(c);
 }

@@ -15,6 +15,9 @@
 #include "rpc/request.h"
 #include "rpc/tls.h"
 
+struct console;
+struct stream;
+
 enum listener_kind { LISTEN_HTTPS, LISTEN_HTTP, LISTEN_UNIX, LISTEN_MAX };
 
 union stream_handle {
@@ -77,6 +80,7 @@ struct front {
 	bool stopped;
 
 	atomic_uint n_tcp, n_unix;
+	atomic_uint n_streams;
 	atomic_size_t memory; /* of large buffers */
 	atomic_uint_fast64_t requests, errors_4xx, errors_5xx;
 };
@@ -85,6 +89,7 @@ enum conn_state {
 	CONN_HEAD,   /* waits for a request, or for the rest of its head */
 	CONN_BODY,
 	CONN_CALL,   /* the core has the call */
+	CONN_STREAM, /* a console: see rpc/stream.h */
 	CONN_WRITE,
 	CONN_LINGER, /* all said; reads on so that the client gets it all */
 	CONN_CLOSED,
@@ -115,6 +120,8 @@ struct conn {
 	struct http_request req;
 	struct rpc_request rpc;
 	struct call *call;
+	struct console *console; /* owned; NULL: an ordinary request */
+	struct stream *stream;   /* owned; in CONN_STREAM */
 	bool reading, writing; /* handle: read started, write under way */
 	bool rejected; /* over the limit of connections */
 	bool timed;    /* the deadline is that of the head, not of idleness */
@@ -138,5 +145,20 @@ void conn_free(struct conn *c);
 
 /* Hands c->call to the core. */
 void front_submit(struct conn *c);
+
+/* ---- for rpc/console.c and rpc/stream.c ---- */
+void conn_fill_origin(const struct conn *c, struct call_origin *o);
+/* Hands a call to the core, which answers by console_answered(). Takes call. */
+void conn_submit(struct conn *c, struct call *call);
+/* An error page, then the end; nothing of a stream has been sent yet. */
+void conn_refuse(struct conn *c, int status, const char *detail);
+/* c->stream is there. */
+void conn_begin_stream(struct conn *c);
+/* Sends what has been appended to c->out while nothing was on its way; once it
+ * has gone, perhaps at once, the stream is told. */
+void conn_send_stream(struct conn *c);
+/* All has been sent: the orderly end. */
+void conn_end_stream(struct conn *c);
+void conn_adjust_reading(struct conn *c);
 
 #endif

@@ -465,6 +465,7 @@ static void copy_config(struct front_config *to, const struct front_config *cfg)
 	or_default(&to->n_threads, uv_available_parallelism());
 	to->n_threads = MIN(to->n_threads, (unsigned)MAX_THREADS);
 	or_default(&to->max_connections, 800);
+	or_default(&to->max_streams, 256);
 	or_default(&to->max_header_bytes, 16384);
 	or_default(&to->max_body_bytes, 4 << 20);
 	or_default(&to->max_depth, 32);

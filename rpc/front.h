@@ -23,6 +23,7 @@ struct front_config {
 
 	/* Limits; 0 takes the default. */
 	unsigned max_connections;  /* 800 over TCP, as many again on Unix */
+	unsigned max_streams;      /* 256 consoles, of those connections */
 	unsigned max_header_bytes; /* 16384 */
 	unsigned max_body_bytes;   /* 4 MiB */
 	unsigned max_depth;        /* 32: nesting of XML and JSON */

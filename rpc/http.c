@@ -20,11 +20,8 @@ void http_request_reset(struct http_request *r)
 {
 	/* path and the rest of the text are only read behind their NULs. */
 	memset(r, 0, offsetof(struct http_request, path) + 1);
-	r->keep_alive = false;
-	r->has_length = r->chunked = r->expect_continue = false;
-	r->upgrade = false;
-	r->read = CALL_READ_DEFAULT;
-	r->content_length = r->min_generation = 0;
+	memset(&r->keep_alive, 0, offsetof(struct http_request, user_agent) -
+				  offsetof(struct http_request, keep_alive));
 	r->user_agent[0] = r->cors_headers[0] = '\0';
 }
 
@@ -143,6 +140,16 @@ static bool decode_path(char *out, struct span s)
 	return text_valid(out, n);
 }
 
+/* Of several the first counts. */
+static bool keep_text(struct http_request *r, struct http_text *t,
+		      struct span v)
+{
+	if (t->n == 0)
+		*t = (struct http_text){ (uint32_t)(v.p - r->head),
+					 (uint32_t)v.n };
+	return true;
+}
+
 /* /path?query, or the whole URL of it. */
 static bool parse_target(struct http_request *r, struct span s)
 {
@@ -161,8 +168,11 @@ static bool parse_target(struct http_request *r, struct span s)
 			  (struct span){ "/", 1 };
 	}
 	end = memchr(s.p, '?', s.n);
-	if (end)
+	if (end) {
+		keep_text(r, &r->query, (struct span){
+			end + 1, (size_t)(s.p + s.n - end) - 1 });
 		s.n = (size_t)(end - s.p);
+	}
 	return decode_path(r->path, s);
 }
 
@@ -240,6 +250,8 @@ static bool on_connection(struct http_request *r, struct span v)
 		r->keep_alive = false;
 	else if (list_has(v, "keep-alive"))
 		r->keep_alive = true;
+	if (list_has(v, "upgrade"))
+		r->connection_upgrade = true;
 	return true;
 }
 
@@ -252,8 +264,27 @@ static bool on_expect(struct http_request *r, struct span v)
 static bool on_upgrade(struct http_request *r, struct span v)
 {
 	r->upgrade = true;
+	r->upgrade_websocket |= list_has(v, "websocket");
 	return true;
 }
+
+static bool on_relayed(struct http_request *r, struct span v)
+{
+	r->relayed = true;
+	return true;
+}
+
+#define KEEPS(name)                                                    \
+	static bool on_##name(struct http_request *r, struct span v) \
+	{                                                              \
+		return keep_text(r, &r->name, v);                      \
+	}
+KEEPS(cookie)
+KEEPS(authorization)
+KEEPS(ws_key)
+KEEPS(ws_version)
+KEEPS(ws_protocol)
+#undef KEEPS
 
 static bool on_read(struct http_request *r, struct span v)
 {
@@ -303,6 +334,12 @@ static const struct {
 	{ "expect", on_expect },
 	{ "upgrade", on_upgrade },
 	{ "user-agent", on_user_agent },
+	{ "cookie", on_cookie },
+	{ "authorization", on_authorization },
+	{ "sec-websocket-key", on_ws_key },
+	{ "sec-websocket-version", on_ws_version },
+	{ "sec-websocket-protocol", on_ws_protocol },
+	{ "x-xenpool-relayed", on_relayed },
 	{ "x-xenpool-read", on_read },
 	{ "x-xenpool-min-generation", on_min_generation },
 	{ "access-control-request-headers", on_cors },
@@ -378,6 +415,7 @@ int http_parse_head(struct http_request *r, const char *p, size_t n,
 	}
 	if (end > max_head)
 		return HEAD_TOO_LARGE;
+	r->head = p;
 	if (!parse_head(r, (struct span){ p + skip, end - skip }))
 		return BAD_REQUEST;
 	r->head_len = end;
@@ -391,6 +429,7 @@ static const struct {
 	const char *reason;
 } reasons[] = {
 	{ 400, "Bad Request" },
+	{ 401, "Unauthorised" },
 	{ 403, "Forbidden" },
 	{ 404, "Not Found" },
 	{ 408, "Request Timeout" },
@@ -483,6 +522,8 @@ static void put_page(struct buf *b, const char *reason, const char *detail)
 	buf_puts(b, "</body></html>");
 }
 
+#define HTTP_ASK_BASIC "WWW-Authenticate: Basic realm=\"xenpool\"\r\n"
+
 void http_write_error(struct buf *b, const struct http_request *r, int status,
 		      const char *detail)
 {
@@ -496,8 +537,10 @@ void http_write_error(struct buf *b, const struct http_request *r, int status,
 		   "connection: close\r\n"
 		   "cache-control: no-cache, no-store\r\n"
 		   "content-type: text/html\r\n"
+		   "%s"
 		   "\r\n",
-		   minor_of(r), status, reason, page.len);
+		   minor_of(r), status, reason, page.len,
+		   status == 401 ? HTTP_ASK_BASIC : "");
 	/* The method is known only once a head has been read. */
 	if (!(r->head_len > 0 && r->method == HTTP_HEAD))
 		buf_append(b, page.data, page.len);

@@ -24,9 +24,15 @@ enum http_method {
 
 #define HTTP_MAX_PATH 1024
 
+/* Part of the head, still encoded: n bytes from its start + at on. */
+struct http_text {
+	uint32_t at, n;
+};
+
 struct http_request {
 	size_t scanned;   /* bytes in which no end of the head was found */
 	size_t head_len;  /* set when the head is complete */
+	const char *head; /* while it is parsed */
 
 	enum http_method method;
 	unsigned minor;         /* of HTTP/1.x */
@@ -36,7 +42,12 @@ struct http_request {
 	uint64_t content_length; /* clamped to INT64_MAX */
 	bool chunked;            /* any transfer encoding */
 	bool expect_continue;
-	bool upgrade;            /* asks for another protocol (websocket) */
+	bool upgrade;            /* asks for another protocol */
+	bool upgrade_websocket;  /* ... for this one, also in connection: */
+	bool connection_upgrade;
+	bool relayed;            /* x-xenpool-relayed: a member asks */
+	struct http_text query, cookie, authorization; /* n 0: none */
+	struct http_text ws_key, ws_version, ws_protocol;
 	enum call_read read;     /* x-xenpool-read */
 	uint64_t min_generation; /* x-xenpool-min-generation */
 	char user_agent[128];    /* "" unless it is good text */

@@ -15,7 +15,6 @@ static const struct absent {
 } absent[] = {
 	{ HTTP_GET, "/audit_log", "get_audit_log" },
 	{ HTTP_GET, "/blob", "get_blob" },
-	{ HTTP_GET, "/console", "connect_console_ws" },
 	{ HTTP_GET, "/export", "get_export" },
 	{ HTTP_GET, "/export_metadata", "get_export_metadata" },
 	{ HTTP_GET, "/export_raw_vdi", "get_export_raw_vdi" },
@@ -60,7 +59,6 @@ static const struct absent {
 	{ HTTP_PUT, "/services", "put_services" },
 	{ HTTP_PUT, "/services/SM", "put_services_sm" },
 	{ HTTP_PUT, "/services/xenops", "put_services_xenops" },
-	{ HTTP_CONNECT, "/console", "connect_console" },
 	{ HTTP_CONNECT, "/remotecmd", "connect_remotecmd" },
 };
 
@@ -72,6 +70,8 @@ static const enum route_kind fallback[] = {
 	[HTTP_OTHER] = ROUTE_UNKNOWN,
 };
 
+#define CONSOLE "/console"
+
 struct route route_find(const struct http_request *r)
 {
 	struct route found = { fallback[r->method], NULL };
@@ -79,6 +79,9 @@ struct route route_find(const struct http_request *r)
 
 	if (r->method == HTTP_POST && strcmp(r->path, "/jsonrpc") == 0)
 		return (struct route){ ROUTE_JSONRPC, NULL };
+	if ((r->method == HTTP_CONNECT || r->method == HTTP_GET) &&
+	    strncmp(r->path, CONSOLE, strlen(CONSOLE)) == 0)
+		return (struct route){ ROUTE_CONSOLE, NULL };
 	for (size_t i = 0; i < ARRAY_LEN(absent); i++) {
 		size_t n = strlen(absent[i].prefix);
 

@@ -8,6 +8,7 @@ enum route_kind {
 	ROUTE_XMLRPC,
 	ROUTE_JSONRPC,
 	ROUTE_OPTIONS,
+	ROUTE_CONSOLE,
 	ROUTE_FILE,      /* a file under www_dir, or 404 */
 	ROUTE_ABSENT,    /* a handler of the API that is not built in: 501 */
 	ROUTE_FORBIDDEN, /* 403 */

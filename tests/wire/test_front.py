@@ -438,7 +438,7 @@ class Replies(Shared):
                 ("GET /export?uuid=x", 501, b"get_export"),
                 ("PUT /import", 501, b"put_import"),
                 ("GET /rrd_updates?start=0", 501, b"rrd_updates"),
-                ("CONNECT /console?uuid=x", 501, b"connect_console"),
+                ("CONNECT /remotecmd?cmd=x", 501, b"connect_remotecmd"),
                 ("PUT /nothing", 403, b""), ("CONNECT /nothing", 403, b""),
                 ("DELETE /", 501, b"Method not implemented"),
                 ("PATCH /jsonrpc", 501, b"")):

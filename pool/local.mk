@@ -69,6 +69,7 @@ xenpoold_SOURCES = \
 	pool/options.c pool/options.h \
 	pool/status.c pool/status.h \
 	pool/tools.c pool/tools.h \
+	pool/rebuild.c pool/rebuild.h \
 	pool/trust.c pool/trust.h \
 	pool/xenpoold.c
 xenpoold_LDADD = $(POOL) xen/libxenjobs.a raftdb/libraftdb.a $(RPC) \

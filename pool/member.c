@@ -1,6 +1,7 @@
 /* Members of the replication group. The `member` rows say who belongs to it and
  * in what role; the serving leader brings the group's configuration in step
- * with them, one change at a time.
+ * with them, one change at a time. A member that has lost its log goes out and
+ * comes in again, empty.
  *
  * Voters: all of up to three members, three of four, five of more. A voter
  * that is gone gives its seat to a stand-by that is there.
@@ -76,6 +77,22 @@ static void on_configured(void *data, int error)
 		pool_timer_arm(p, &p->members->timer, 0);
 }
 
+static bool is_lost(const struct pool *p, uint64_t id)
+{
+	return p->hooks.member_lost && p->hooks.member_lost(p->hooks.data, id);
+}
+
+static bool take_out(struct pool *p, uint64_t id)
+{
+	int r;
+
+	p->members->changing = true;
+	r = p->hooks.member_remove(p->hooks.data, id, on_configured, p);
+	if (r < 0)
+		p->members->changing = false;
+	return r == 0;
+}
+
 /* True when a change has been begun. */
 static bool configure(struct pool *p, const struct record *m, bool promote)
 {
@@ -84,6 +101,8 @@ static bool configure(struct pool *p, const struct record *m, bool promote)
 	int wants = wanted_role(m);
 	int r;
 
+	if (id && is_lost(p, id))
+		return has >= 0 && take_out(p, id);
 	if (has == wants || (wants > has) != promote || id == 0)
 		return false;
 	p->members->changing = true;
@@ -100,7 +119,6 @@ static bool configure(struct pool *p, const struct record *m, bool promote)
 static bool drop_left(struct pool *p)
 {
 	uint64_t *left = p->members->left;
-	int r;
 
 	for (size_t i = 0; i < MAX_LEFT; i++) {
 		if (!left[i])
@@ -110,12 +128,8 @@ static bool drop_left(struct pool *p)
 			left[i] = 0;
 			continue;
 		}
-		p->members->changing = true;
-		r = p->hooks.member_remove(p->hooks.data, left[i],
-					   on_configured, p);
-		if (r == 0)
+		if (take_out(p, left[i]))
 			return true;
-		p->members->changing = false;
 	}
 	return false;
 }

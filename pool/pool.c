@@ -76,9 +76,31 @@ void pool_free(struct pool *p)
 	free(p);
 }
 
+/* Without its state, or without its pool, a member knows no session: who waits
+ * for one would wait in vain. */
+static struct value *absence_error(const struct pool *p)
+{
+	const struct pool_hooks *h = &p->hooks;
+
+	switch (h->absence ? h->absence(h->data) : POOL_PRESENT) {
+	case POOL_REBUILDING:
+		return api_error("HOST_STILL_BOOTING", NULL);
+	case POOL_REMOVED:
+		return api_error("HOST_UNKNOWN_TO_MASTER", p->cfg.host_uuid,
+				 NULL);
+	default:
+		return NULL;
+	}
+}
+
 void pool_call(struct pool *p, struct call *c)
 {
-	req_begin(p, c);
+	struct value *error = absence_error(p);
+
+	if (error)
+		call_fail_value(c, error);
+	else
+		req_begin(p, c);
 }
 
 void pool_changed(struct pool *p, const struct txn *t, uint64_t generation,

@@ -26,6 +26,13 @@ typedef void (*pool_tool_cb)(void *data, const char *text, const char *error);
 /* error NULL: fd is the stream. Takes both. */
 typedef void (*pool_console_cb)(void *data, int fd, struct value *takes_error);
 
+/* Why this host cannot answer anything. */
+enum pool_absence {
+	POOL_PRESENT,
+	POOL_REBUILDING, /* it has no state yet, and will soon */
+	POOL_REMOVED,    /* it is not in the pool any more */
+};
+
 struct pool_hooks {
 	void *data;
 	const struct store *(*store)(void *data);
@@ -54,6 +61,11 @@ struct pool_hooks {
 	int (*transfer)(void *data, uint64_t id, pool_done_cb cb, void *cb_data);
 	/* db_role of a member in the Raft configuration, -1 if it has none. */
 	int (*member_role)(void *data, uint64_t id);
+	/* It has lost its log: to be removed, and added again once it is not
+	 * lost any more (db_member_lost()). The hook may be NULL. */
+	bool (*member_lost)(void *data, uint64_t id);
+	/* The hook may be NULL. */
+	enum pool_absence (*absence)(void *data);
 	bool (*member_alive)(void *data, uint64_t id, int64_t within_ms);
 	/* How old the store may be, ms (db_age_ms()). The hook may be NULL. */
 	int64_t (*age_ms)(void *data);

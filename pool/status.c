@@ -49,6 +49,7 @@ static struct json_object *members_json(const struct db_status *s)
 		put_text(o, "address", s->members[i].address);
 		put_text(o, "role", role_names[s->members[i].role]);
 		put_bool(o, "connected", s->members[i].connected);
+		put_bool(o, "lost", s->members[i].lost);
 		put_int(o, "heard_ms_ago",
 			(uint64_t)s->members[i].heard_ms_ago);
 		put_int(o, "applied_index", s->members[i].applied_index);

@@ -8,6 +8,7 @@
  * (Unix socket), root-password (only when it was made up here).
  * joining.json is there between a successful pool.join and the restart that
  * leaves the old pool: whoever finds it at start moves raft/ aside first.
+ * pool/rebuild.h tells of `rebuild` and `removed`.
  */
 #include "config.h"
 
@@ -28,6 +29,7 @@
 #include "pool/consoles.h"
 #include "pool/options.h"
 #include "pool/pool.h"
+#include "pool/rebuild.h"
 #include "pool/status.h"
 #include "pool/tools.h"
 #include "pool/trust.h"
@@ -50,6 +52,8 @@ struct daemon {
 	char fingerprint[65];
 	char *first_password;
 	struct trust trust;
+	bool joining; /* this start is the second half of pool.join */
+	char *removed; /* why this host is not in its pool any more; or NULL */
 	bool members_changed;
 	struct db *db;
 	struct pooldb *pooldb;
@@ -207,6 +211,7 @@ static int finish_joining(struct daemon *d)
 	pooldb_set_aside(d->opt.data_dir, strrchr(aside, '/') + 6);
 	if (rename(joining, members) < 0)
 		return -errno;
+	d->joining = true;
 	log_info("left the old pool (its data is in %s); waiting to be added "
 		 "to the new one", aside);
 	return 0;
@@ -218,7 +223,7 @@ static const struct db_member *on_trusted(void *data, const char *fingerprint)
 {
 	struct daemon *d = data;
 
-	return trust_find(&d->trust, fingerprint);
+	return d->removed ? NULL : trust_find(&d->trust, fingerprint);
 }
 
 static void refresh_trust(struct daemon *d)
@@ -293,12 +298,34 @@ static void on_flushed(void *data)
 		front_flush(d->front);
 }
 
-static void on_fatal(void *data, const char *why)
+/* The folder is in a state that any start can go on from, so there is nothing
+ * to close with care; exec keeps the process id that a supervisor knows. */
+static _noreturn_ void start_again(struct daemon *d)
 {
+	execv("/proc/self/exe", d->argv);
+	log_error("cannot start again: %s", strerror(errno));
+	_exit(3);
+}
+
+static void on_fatal(void *data, enum db_end end, const char *why)
+{
+	struct daemon *d = data;
+	const char *dir = d->opt.data_dir;
+
 	log_error("this member stops: %s", why);
 	/* Nothing may be written any more, and other members go on without
 	 * us: an orderly way out would only keep a broken leader alive. */
+	if ((end == DB_END_REBUILD && rebuild_note(dir, why, false) == 0) ||
+	    (end == DB_END_REMOVED && removed_note(dir, why) == 0))
+		start_again(d);
 	_exit(3);
+}
+
+static void on_rebuilt(void *data)
+{
+	struct daemon *d = data;
+
+	rebuild_done(d->opt.data_dir);
 }
 
 /* ---- hooks of the pool ---- */
@@ -471,6 +498,24 @@ static bool hook_member_alive(void *data, uint64_t id, int64_t within_ms)
 	return db_member_alive(d->db, id, within_ms);
 }
 
+static bool hook_member_lost(void *data, uint64_t id)
+{
+	struct daemon *d = data;
+
+	return db_member_lost(d->db, id);
+}
+
+static enum pool_absence hook_absence(void *data)
+{
+	struct daemon *d = data;
+	struct db_status s;
+
+	if (d->removed)
+		return POOL_REMOVED;
+	db_get_status(d->db, &s);
+	return s.rebuilding ? POOL_REBUILDING : POOL_PRESENT;
+}
+
 static int64_t hook_age_ms(void *data)
 {
 	struct daemon *d = data;
@@ -522,10 +567,12 @@ static void stop(struct daemon *d, int exit_code)
 	uv_timer_stop(&d->wake);
 	front_stop(TAKE_PTR(d->front));
 	consoles_lost(&d->consoles);
-	exec_client_close(d->exec);
+	if (d->exec)
+		exec_client_close(d->exec);
 	d->exec = d->consoles.exec = NULL;
 	d->tools.pooldb = NULL;
-	pooldb_stop(TAKE_PTR(d->pooldb));
+	if (d->pooldb)
+		pooldb_stop(TAKE_PTR(d->pooldb));
 	db_close(d->db, on_db_closed, d);
 }
 
@@ -534,15 +581,8 @@ static void stop(struct daemon *d, int exit_code)
 
 static void on_restart(uv_timer_t *t)
 {
-	struct daemon *d = t->data;
-
-	/* The folder is in a state that any start can go on from, so there is
-	 * nothing to close with care; exec keeps the process id that a
-	 * supervisor knows. */
 	log_info("starting again as a member of another pool");
-	execv("/proc/self/exe", d->argv);
-	log_error("cannot start again: %s", strerror(errno));
-	_exit(3);
+	start_again(t->data);
 }
 
 static void hook_become_member(void *data, const struct value *members)
@@ -652,10 +692,16 @@ static int open_database(struct daemon *d)
 		.leader = on_leader,
 		.flushed = on_flushed,
 		.fatal = on_fatal,
+		.rebuilt = on_rebuilt,
 	};
 	int r = 0;
 
-	if (!db_has_state(&cfg) && d->trust.n == 0) {
+	if (d->removed)
+		cfg.rebuild = 1; /* it hears nobody, and nobody knows it */
+	else
+		r = rebuild_prepare(o->data_dir, db_has_state(&cfg),
+				    d->trust.n, d->joining, &cfg.rebuild);
+	if (r == 0 && !d->removed && !db_has_state(&cfg) && d->trust.n == 0) {
 		log_info("no data in %s: starting as a pool of one", cfg.dir);
 		pooldb_set_aside(o->data_dir, "old");
 		r = db_bootstrap(&cfg);
@@ -664,7 +710,8 @@ static int open_database(struct daemon *d)
 		r = db_open(&d->loop, &cfg, &cb, &d->db);
 	if (r == 0) {
 		refresh_trust(d);
-		open_pooldb(d);
+		if (!d->removed)
+			open_pooldb(d);
 	}
 	return r;
 }
@@ -702,6 +749,8 @@ static struct pool *make_pool(struct daemon *d)
 		.transfer = hook_transfer,
 		.member_role = hook_member_role,
 		.member_alive = hook_member_alive,
+		.member_lost = hook_member_lost,
+		.absence = hook_absence,
 		.age_ms = hook_age_ms,
 		.become_member = hook_become_member,
 		.status = hook_status,
@@ -771,7 +820,9 @@ static int start(struct daemon *d)
 	_cleanup_(freep) char *members = path_in(d, "members.json");
 	int r;
 
-	d->raft_parent = xstrdup(o->data_dir);
+	d->removed = removed_why(o->data_dir);
+	d->raft_parent = d->removed ? path_in(d, "removed") :
+				      xstrdup(o->data_dir);
 	d->image_dir = path_in(d, "images");
 	d->peer_address = xasprintf(strchr(o->address, ':') ? "[%s]:%u" : "%s:%u",
 				    o->address, o->peer_port);
@@ -782,8 +833,13 @@ static int start(struct daemon *d)
 	    (r = open_database(d)) < 0)
 		return r;
 	d->pool = make_pool(d);
-	r = exec_client_start(&d->loop, o->executor_socket, d->host_uuid, &cb,
-			      &d->exec);
+	if (d->removed)
+		log_error("this host is not in its pool any more (%s): see "
+			  "\"A host that was removed\" in docs/operations.md",
+			  d->removed);
+	else /* guests of a removed host are let alone */
+		r = exec_client_start(&d->loop, o->executor_socket,
+				      d->host_uuid, &cb, &d->exec);
 	d->consoles.exec = d->exec;
 	if (r == 0)
 		r = start_front(d);
@@ -807,6 +863,7 @@ static void deinit(struct daemon *d)
 	free(d->image_dir);
 	free(d->peer_address);
 	free(d->certificate);
+	free(d->removed);
 	options_free(&d->opt);
 }
 

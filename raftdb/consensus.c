@@ -23,6 +23,7 @@ struct consensus {
 		     raft_io_recv_cb receive); /* the guard's */
 	raft_io_recv_cb receive; /* libraft's */
 	raft_time suspect_start; /* election_timer_start of a lost leader */
+	uint64_t heard_term; /* messages of older terms are dropped */
 	struct raft raft;
 	struct ioguard disk;
 	struct sender sender;
@@ -203,12 +204,57 @@ static bool is_follower_of(struct raft *r, uint64_t id)
 	       r->follower_state.current_leader.id == id;
 }
 
+/* What the real I/O has left to libraft to free. */
+static void message_free(struct raft_message *m)
+{
+	if (m->type == RAFT_APPEND_ENTRIES) {
+		if (m->append_entries.n_entries > 0)
+			raft_free(m->append_entries.entries[0].batch);
+		raft_free(m->append_entries.entries);
+	} else if (m->type == RAFT_INSTALL_SNAPSHOT) {
+		raft_configuration_close(&m->install_snapshot.conf);
+		raft_free(m->install_snapshot.data.base);
+	}
+}
+
+static raft_term term_of(const struct raft_message *m)
+{
+	switch (m->type) {
+	case RAFT_APPEND_ENTRIES:
+		return m->append_entries.term;
+	case RAFT_APPEND_ENTRIES_RESULT:
+		return m->append_entries_result.term;
+	case RAFT_REQUEST_VOTE:
+		return m->request_vote.term;
+	case RAFT_REQUEST_VOTE_RESULT:
+		return m->request_vote_result.term;
+	case RAFT_INSTALL_SNAPSHOT:
+		return m->install_snapshot.term;
+	default:
+		return m->timeout_now.term;
+	}
+}
+
+void consensus_deafen(struct consensus *c)
+{
+	c->heard_term = UINT64_MAX;
+}
+
+void consensus_readmit(struct consensus *c, uint64_t term)
+{
+	c->heard_term = term;
+}
+
 static void on_receive(struct raft_io *io, struct raft_message *m)
 {
 	struct raft *r = io->data;
 	struct consensus *c = container_of(r, struct consensus, raft);
 	uint64_t term = raft_current_term(r), leader = 0;
 
+	if (term_of(m) < c->heard_term) {
+		message_free(m);
+		return;
+	}
 	if (m->type == RAFT_REQUEST_VOTE && raft_state(r) == RAFT_FOLLOWER &&
 	    doubts_leader(c)) {
 		leader = r->follower_state.current_leader.id;
@@ -371,6 +417,8 @@ int consensus_open(const struct consensus_config *cfg,
 		return r;
 	}
 	configure(c, cfg);
+	if (cfg->deaf)
+		consensus_deafen(c);
 	r = raft_start(&c->raft);
 	if (r != 0) {
 		log_error("raft log %s: %s: %s", cfg->dir, raft_strerror(r),
@@ -508,11 +556,28 @@ void consensus_get(struct consensus *c, struct consensus_state *ret)
 		.stored_index = r->last_stored,
 		.configuration_index = MAX(r->configuration_committed_index,
 					   r->configuration_uncommitted_index),
+		.configuration_changing =
+			r->configuration_uncommitted_index != 0,
 	};
 	/* libraft says 0 while it hands over, but until then we lead. */
 	if (ret->is_leader)
 		ret->leader_id = r->id;
 	ret->transferring = ret->is_leader && raft_transferee(r) != 0;
+}
+
+uint64_t consensus_match(struct consensus *c, uint64_t id)
+{
+	raft_index match = 0;
+
+	if (raft_state(&c->raft) != RAFT_LEADER ||
+	    raft_match_index(&c->raft, id, &match) != 0)
+		return 0;
+	return match;
+}
+
+uint64_t consensus_installing(const struct consensus *c)
+{
+	return sender_installing(&c->sender);
 }
 
 unsigned consensus_members(struct consensus *c, struct consensus_member *ret,

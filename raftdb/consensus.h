@@ -16,6 +16,9 @@ struct consensus_config {
 	uint64_t id;
 	const char *address;
 	unsigned election_ms, heartbeat_ms;
+	/* The log that this id stood for is gone: hear nobody, and so neither
+	 * vote nor acknowledge, before consensus_readmit(). */
+	bool deaf;
 };
 
 struct consensus_part {
@@ -69,8 +72,17 @@ struct consensus_state {
 	uint64_t term, leader_id; /* 0: not known */
 	uint64_t commit_index, applied_index, last_index, stored_index;
 	uint64_t configuration_index; /* changes with every new configuration */
+	bool configuration_changing;  /* the newest is not committed yet */
 };
 void consensus_get(struct consensus *c, struct consensus_state *ret);
+
+void consensus_deafen(struct consensus *c); /* as config.deaf */
+/* Hears messages of this term and later ones from now on. */
+void consensus_readmit(struct consensus *c, uint64_t term);
+/* On the leader: up to where this member has acknowledged our log; else 0. */
+uint64_t consensus_match(struct consensus *c, uint64_t id);
+/* On the leader: whom a snapshot is on its way to; 0: nobody. */
+uint64_t consensus_installing(const struct consensus *c);
 
 /* All connections with this member are gone: if it leads, it is likely dead. */
 void consensus_suspect(struct consensus *c, uint64_t id);

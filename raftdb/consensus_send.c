@@ -365,6 +365,11 @@ void sender_turn(struct sender *s)
 			install(s, &s->peers[i]);
 }
 
+uint64_t sender_installing(const struct sender *s)
+{
+	return s->install ? s->install->id : 0;
+}
+
 void sender_close(struct sender *s)
 {
 	s->closing = true;

@@ -54,6 +54,8 @@ void sender_arm(struct sender *s, struct raft_io *io, struct raft *raft);
 void sender_turn(struct sender *s);
 /* A new connection to the member: what went over the old one may be lost. */
 void sender_connected(struct sender *s, uint64_t id);
+/* Whom a snapshot is on its way to; 0: nobody. */
+uint64_t sender_installing(const struct sender *s);
 /* Before raft_close(). */
 void sender_close(struct sender *s);
 

@@ -28,11 +28,18 @@ void db_kick(struct db *db)
 		uv_idle_start(&db->idle, on_idle);
 }
 
+void db_end(struct db *db, enum db_end end, const char *why)
+{
+	if (!db->fatal) {
+		db->fatal = why;
+		db->end = end;
+	}
+	db_kick(db);
+}
+
 void db_fail(struct db *db, const char *why)
 {
-	if (!db->fatal)
-		db->fatal = why;
-	db_kick(db);
+	db_end(db, DB_END_BROKEN, why);
 }
 
 const struct store *db_store(const struct db *db)
@@ -231,7 +238,7 @@ static void db_flush(struct db *db)
 	if (db->fatal && !db->fatal_told) {
 		db->fatal_told = true;
 		log_error("fatal: %s", db->fatal);
-		db->cb.fatal(db->cb.data, db->fatal);
+		db->cb.fatal(db->cb.data, db->end, db->fatal);
 	}
 }
 
@@ -255,6 +262,7 @@ static void on_tick(uv_timer_t *h)
 	txns_tick(db, now);
 	reads_tick(db, now);
 	members_tick(db, now);
+	heal_tick(db, now);
 	disk_tick(db, now);
 	check_stall(db, now);
 }
@@ -279,6 +287,7 @@ static void (*const frame_fns[])(struct db *, struct peer *, struct reader *) = 
 	[FRAME_SYNC] = txns_on_sync,
 	[FRAME_SYNCED] = txns_on_synced,
 	[FRAME_USER] = on_user,
+	[FRAME_READMIT] = heal_on_readmit,
 };
 
 static void on_frame(void *data, struct peer *from, uint8_t type, const char *p,
@@ -371,6 +380,8 @@ static struct db *db_new(uv_loop_t *loop, const struct db_config *cfg,
 	db->txn_timeout_ms = or_default(cfg->txn_timeout_ms, TXN_TIMEOUT_MS);
 	db->read_timeout_ms = or_default(cfg->read_timeout_ms, READ_TIMEOUT_MS);
 	db->cb = *cb;
+	db->heal.lost = cfg->rebuild;
+	db->heal.rebuilding = cfg->rebuild != 0;
 	db->lock_fd = -1;
 	db->store = store_new();
 	store_set_observer(db->store, on_changed, db);
@@ -517,15 +528,16 @@ static int open_consensus(struct db *db, const struct db_config *cfg)
 		.address = db->address,
 		.election_ms = or_default(cfg->election_timeout_ms, ELECTION_MS),
 		.heartbeat_ms = or_default(cfg->heartbeat_ms, HEARTBEAT_MS),
+		.deaf = cfg->rebuild != 0,
 	};
 	int r;
 
 	ops.data = db;
 	r = consensus_open(&cc, &ops, &db->consensus);
 	if (r == -EBADMSG || r == -EIO)
-		log_error("the data folder %s is damaged: move it away, start "
-			  "this host again, and let it be rebuilt from the "
-			  "other members by joining again", db->dir);
+		log_error("%s is damaged: move it away and start this host "
+			  "again; it is rebuilt from the other members",
+			  db->raft_dir);
 	return r;
 }
 
@@ -565,6 +577,7 @@ int db_open(uv_loop_t *loop, const struct db_config *cfg,
 	consensus_get(db->consensus, &db->st);
 	disk_tick(db, env_mono_ms());
 	db->opened = true;
+	heal_opened(db);
 	*ret = db;
 	return 0;
 }
@@ -584,6 +597,7 @@ int db_bootstrap(const struct db_config *cfg)
 		log_error("%s has a database already", cfg->dir);
 		r = -EEXIST;
 	} else {
+		disk_set_floor(cfg->dir, 0);
 		r = consensus_bootstrap(raft_dir, cfg->id, cfg->peer_address);
 	}
 	close(fd);

@@ -36,11 +36,23 @@ struct db_config {
 	unsigned min_free_mib;        /* 0: 64; below it the disk counts as full */
 	unsigned txn_timeout_ms;      /* 0: 30000 */
 	unsigned read_timeout_ms;     /* 0: 5000 */
+	/* The folder is empty though this member is one of the group: its log
+	 * was lost or given up. A random number, new with every start; 0: no.
+	 * Such a member takes no part before the leader has taken it out of the
+	 * group and added it again: see docs/consistency.md. */
+	uint64_t rebuild;
 };
 
 /* Which peers may speak with us: asked at every connection. Borrowed answer;
  * NULL: unknown, refuse. */
 typedef const struct db_member *(*db_trust_fn)(void *data, const char *fingerprint);
+
+/* What has to follow when a member cannot go on; the process ends anyway. */
+enum db_end {
+	DB_END_BROKEN,  /* a failed disk, a log that cannot be read: an operator */
+	DB_END_REBUILD, /* start again with an empty folder and config.rebuild */
+	DB_END_REMOVED, /* the pool goes on without this host */
+};
 
 struct db_callbacks {
 	void *data;
@@ -55,9 +67,11 @@ struct db_callbacks {
 	/* Callbacks of finished transactions and reads may have been called:
 	 * just before the loop waits, and after it has waited. May be NULL. */
 	void (*flushed)(void *data);
-	/* Fatal (log write failed, disk broken, removed from the pool): the
-	 * process must end. why is for the log line. */
-	void (*fatal)(void *data, const char *why);
+	/* The process must end. why is for the log line. */
+	void (*fatal)(void *data, enum db_end end, const char *why);
+	/* Opened with config.rebuild: it is one of the group again, and has the
+	 * state. May be NULL. */
+	void (*rebuilt)(void *data);
 };
 
 /* Opens (creating if asked) and starts. Negative errno and a log line with what
@@ -124,12 +138,14 @@ struct db_status {
 	uint64_t id, leader_id, term, commit_index, applied_index, last_index;
 	uint64_t snapshot_index;
 	bool is_leader, is_serving_leader;
+	bool rebuilding; /* opened so, and not one of the group again yet */
 	unsigned n_members;
 	struct {
 		uint64_t id;
 		char address[64];
 		enum db_role role;
 		bool connected;          /* we have an authenticated link to it */
+		bool lost;               /* it says so: see db_member_lost() */
 		int64_t heard_ms_ago;    /* -1: never */
 		uint64_t applied_index, digest_generation;
 		struct hash128 digest;
@@ -141,6 +157,10 @@ void db_get_status(const struct db *db, struct db_status *ret);
 /* Heard from the member within so many ms (the leader knows all, others know
  * the leader). */
 bool db_member_alive(const struct db *db, uint64_t id, int64_t within_ms);
+
+/* The member says that its log is gone (config.rebuild): the serving leader has
+ * to remove it, and may add it again when this has become false. */
+bool db_member_lost(const struct db *db, uint64_t id);
 
 /* Opaque messages from host to host over the authenticated links (at most 1
  * MiB, at most once, in order while the link stands). */

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "raftdb/db_impl.h"
@@ -77,6 +78,45 @@ bool disk_has_state(const char *raft_dir)
 		has = is_state(e->d_name);
 	closedir(d);
 	return has;
+}
+
+static char *floor_path(const char *dir)
+{
+	return xasprintf("%s/floor", dir);
+}
+
+uint64_t disk_floor(const char *dir)
+{
+	_cleanup_(freep) char *path = floor_path(dir);
+	FILE *f = fopen(path, "re");
+	unsigned long long index = 0;
+
+	if (!f)
+		return 0;
+	if (fscanf(f, "%llu", &index) != 1)
+		index = 0;
+	fclose(f);
+	return index;
+}
+
+/* Not synced: it is a lower bound, and a second old anyway. */
+void disk_set_floor(const char *dir, uint64_t index)
+{
+	_cleanup_(freep) char *path = floor_path(dir);
+	char text[32];
+	int n = snprintf(text, sizeof text, "%020llu\n",
+			 (unsigned long long)index);
+	int fd;
+
+	if (index == 0) {
+		unlink(path);
+		return;
+	}
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0 || pwrite(fd, text, (size_t)n, 0) != n)
+		log_debug("cannot write %s: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
 }
 
 bool disk_room(const char *dir, uint64_t *ret_bytes)

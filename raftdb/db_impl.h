@@ -13,6 +13,8 @@
 #include "base/map.h"
 #include "raftdb/consensus.h"
 #include "raftdb/db.h"
+#include "raftdb/db_heal.h"
+#include "raftdb/db_members.h"
 #include "raftdb/peers.h"
 
 #define DB_PENDING_MAX 65536              /* transactions of this member */
@@ -23,7 +25,6 @@
 #define DB_IN_FLIGHT 2                    /* entries proposed, not applied */
 #define DB_CHUNK_BYTES (64 * 1024)        /* of forwarded transactions */
 #define DB_FORWARD_WINDOW (2 * 1024 * 1024) /* forwarded, not applied yet */
-#define DB_DIGESTS 4096                   /* remembered by log index */
 #define DB_TICK_MS 50
 #define DB_FRESH_MS 200 /* without a read round: make one for the age */
 
@@ -33,7 +34,8 @@
 
 /* Frames between members; ids, indexes, terms and sequence numbers are u64. */
 enum db_frame {
-	FRAME_PING = 1,  /* applied, generation, digest lo hi, term, u8 flags */
+	FRAME_PING = 1,  /* applied, generation, digest lo hi, term, u8 flags,
+			    number of the loss or 0, match index or 0 */
 	FRAME_FORWARD,   /* seq, term, varint count, transactions */
 	FRAME_REFUSED,   /* seq, u8 reason: none of FORWARD seq was proposed */
 	FRAME_READ,      /* seq: which index must I have applied? */
@@ -43,6 +45,7 @@ enum db_frame {
 	FRAME_SYNC,      /* seq, term: forget what you have not proposed of me */
 	FRAME_SYNCED,    /* seq, u8 ok, index: what you have is up to here */
 	FRAME_USER,      /* bytes */
+	FRAME_READMIT,   /* number of the loss, term, configuration index */
 };
 
 enum refusal { REFUSED_NOT_LEADER = 1, REFUSED_NO_SPACE, REFUSED_BUSY };
@@ -111,21 +114,6 @@ struct snaps {
 	int64_t retry_at;
 };
 
-struct digest_at {
-	uint64_t index, generation;
-	struct hash128 digest;
-};
-
-struct change_op {
-	int kind; /* enum change_kind of db_members.c; 0: none */
-	bool started;
-	uint64_t id;
-	char address[64];
-	enum db_role role;
-	db_change_cb cb;
-	void *data;
-};
-
 struct db {
 	uv_loop_t *loop;
 	char *dir, *raft_dir, *address;
@@ -143,6 +131,7 @@ struct db {
 	struct txns txns;
 	struct reads reads;
 	struct snaps snaps;
+	struct heal heal;
 	struct change_op change, transfer;
 
 	struct consensus_state st; /* as of the last flush */
@@ -175,6 +164,7 @@ struct db {
 	uv_timer_t timer;
 	bool kicked, flushing, restoring, opened, broken, closing;
 	const char *fatal;
+	enum db_end end;
 	bool fatal_told;
 	void (*close_cb)(void *data);
 	void *close_data;
@@ -183,8 +173,10 @@ struct db {
 
 /* Do not sleep before the next flush. */
 void db_kick(struct db *db);
-/* The process must end; reported from the next flush. why: a literal. */
+/* The process must end; reported from the next flush. why: a literal, or what
+ * lives as long as db. */
 void db_fail(struct db *db, const char *why);
+void db_end(struct db *db, enum db_end end, const char *why);
 /* Refreshes db->st; true when we lead and our barrier of this term has been
  * applied. */
 bool db_serving_now(struct db *db);
@@ -230,11 +222,6 @@ int snaps_restore(void *data, const char *p, size_t n);
 bool db_apply_entry(struct db *db, const char *p, size_t n);
 void db_close_part(struct db *db);
 
-void members_flush(struct db *db);
-void members_tick(struct db *db, int64_t now);
-void members_cancel(struct db *db);
-void members_on_ping(struct db *db, struct peer *from, struct reader *r);
-void members_note_digest(struct db *db, uint64_t index);
 void snaps_header(struct buf *h, uint64_t index, uint64_t n_ids,
 		  const struct buf *image, const struct buf *tail);
 
@@ -244,5 +231,8 @@ bool disk_has_state(const char *raft_dir);
 int disk_make_dir(const char *path);
 bool disk_room(const char *dir, uint64_t *ret_bytes); /* false: cannot tell */
 void disk_tick(struct db *db, int64_t now);
+/* An index that survives the process, beside the log: DIR/floor. 0: none. */
+uint64_t disk_floor(const char *dir);
+void disk_set_floor(const char *dir, uint64_t index); /* 0: forgets it */
 
 #endif

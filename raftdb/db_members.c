@@ -10,13 +10,14 @@
 
 #define PING_LEADER_MS 100 /* from and to the leader */
 #define PING_MS 500        /* between others */
+#define INSTALL_WAIT_MS 20000 /* a change waits for a snapshot's way */
 #define REMOVED_MS 3000    /* not in the configuration any more, for so long */
 
 enum op_kind { OP_NONE, OP_ADD, OP_ASSIGN, OP_REMOVE, OP_TRANSFER };
 
 /* --- the configuration --- */
 
-static const struct consensus_member *find(const struct db *db, uint64_t id)
+const struct consensus_member *members_find(const struct db *db, uint64_t id)
 {
 	for (unsigned i = 0; i < db->n_members; i++)
 		if (db->members[i].id == id)
@@ -34,7 +35,7 @@ static void read_configuration(struct db *db)
 		peers_want(db->peers, db->members[i].id,
 			   db->members[i].address);
 	peers_end_set(db->peers);
-	if (find(db, db->id))
+	if (members_find(db, db->id))
 		db->was_member = true;
 }
 
@@ -88,11 +89,23 @@ static int start_op(struct db *db, const struct change_op *op)
 	}
 }
 
+/* A configuration that changes while a snapshot is on its way would be news to
+ * its receiver at once. But no receiver that hangs holds up the others' change,
+ * nor its own removal. */
+static bool must_wait(struct db *db, const struct change_op *op)
+{
+	uint64_t to = consensus_installing(db->consensus);
+
+	return to != 0 && op != &db->transfer &&
+	       !(op->kind == OP_REMOVE && op->id == to) &&
+	       env_mono_ms() < op->asked_at + INSTALL_WAIT_MS;
+}
+
 static void run_op(struct db *db, struct change_op *op)
 {
 	int r;
 
-	if (op->kind == OP_NONE || op->started)
+	if (op->kind == OP_NONE || op->started || must_wait(db, op))
 		return;
 	op->started = true;
 	r = start_op(db, op);
@@ -129,6 +142,7 @@ static int queue_op(struct db *db, struct change_op *slot, enum op_kind kind,
 	slot->id = id;
 	slot->cb = cb;
 	slot->data = data;
+	slot->asked_at = env_mono_ms();
 	db_kick(db);
 	return 0;
 }
@@ -192,12 +206,15 @@ static void ping(struct db *db, struct peer *p, int64_t now)
 	buf_put_u64(b, digest.hi);
 	buf_put_u64(b, db->st.term);
 	buf_put_u8(b, db->disk_low ? PING_DISK_LOW : 0);
+	buf_put_u64(b, db->heal.lost);
+	buf_put_u64(b, consensus_match(db->consensus, p->id));
 	peer_frame_end(p);
 }
 
 void members_on_ping(struct db *db, struct peer *from, struct reader *r)
 {
 	struct peer said = *from;
+	uint64_t lost, match;
 	uint8_t flags;
 
 	said.applied_index = reader_u64(r);
@@ -206,9 +223,12 @@ void members_on_ping(struct db *db, struct peer *from, struct reader *r)
 	said.digest.hi = reader_u64(r);
 	said.term = reader_u64(r);
 	flags = reader_u8(r);
+	lost = reader_u64(r);
+	match = reader_u64(r);
 	if (r->bad)
 		return;
 	from->term = said.term;
+	heal_on_ping(db, from, lost, match);
 	from->disk_low = flags & PING_DISK_LOW;
 	/* One that we have not applied yet is kept until it was compared. */
 	if (from->digest_known && from->applied_index > db->st.applied_index &&
@@ -280,7 +300,7 @@ static void judge(struct db *db, int64_t now)
 	     p = peers_next(db->peers, p)) {
 		compare(db, p);
 		if (p->heard_at < 0 || now - p->heard_at > 2000 ||
-		    !find(db, p->id))
+		    !members_find(db, p->id))
 			continue;
 		if (p->digest_differs)
 			differ++;
@@ -295,14 +315,14 @@ static void judge(struct db *db, int64_t now)
 
 static void check_removed(struct db *db, int64_t now)
 {
-	if (!db->was_member || db->n_members == 0 || find(db, db->id)) {
+	if (!db->was_member || db->n_members == 0 || members_find(db, db->id)) {
 		db->not_member_since = 0;
 		return;
 	}
 	if (db->not_member_since == 0)
 		db->not_member_since = now;
 	else if (now - db->not_member_since > REMOVED_MS)
-		db_fail(db, "this host was removed from the pool");
+		db_end(db, DB_END_REMOVED, "this host was removed from the pool");
 }
 
 void members_tick(struct db *db, int64_t now)
@@ -311,8 +331,10 @@ void members_tick(struct db *db, int64_t now)
 	     p = peers_next(db->peers, p)) {
 		bool fast = db->st.is_leader || p->id == db->st.leader_id;
 
-		if (now >= p->pinged_at + (fast ? PING_LEADER_MS : PING_MS))
-			ping(db, p, now);
+		if (now < p->pinged_at + (fast ? PING_LEADER_MS : PING_MS))
+			continue;
+		ping(db, p, now);
+		heal_pinged(db, p);
 	}
 	judge(db, now);
 	check_removed(db, now);
@@ -349,6 +371,7 @@ static void tell_member(const struct db *db, unsigned i, struct db_status *ret)
 		ret->members[i].digest = store_digest(db->store);
 	} else if (p) {
 		ret->members[i].connected = p->connected;
+		ret->members[i].lost = p->lost != 0;
 		if (p->heard_at >= 0)
 			ret->members[i].heard_ms_ago =
 				env_mono_ms() - p->heard_at;
@@ -372,6 +395,7 @@ void db_get_status(const struct db *db, struct db_status *ret)
 		.snapshot_index = db->snaps.index,
 		.is_leader = st->is_leader,
 		.is_serving_leader = db->serving,
+		.rebuilding = db->heal.rebuilding,
 		.n_members = db->n_members,
 		.disk_free_bytes = db->disk_free,
 		.pending_txns = db->txns.n_pending,

@@ -67,6 +67,8 @@ int db_seed(const struct db_config *cfg, struct store *s, const char *suffix)
 	jump(s);
 	r = disk_make_dir(made);
 	r = r ? r : write_snapshot(cfg, made, s);
+	if (r == 0)
+		disk_set_floor(cfg->dir, 0);
 	r = r ? r : swap(made, dir, suffix);
 	close(fd);
 	return r;

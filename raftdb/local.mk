@@ -5,8 +5,9 @@ raftdb_libraftdb_a_SOURCES = \
 	raftdb/db.c raftdb/db.h \
 	raftdb/db_disk.c \
 	raftdb/db_folder.c \
+	raftdb/db_heal.c raftdb/db_heal.h \
 	raftdb/db_impl.h \
-	raftdb/db_members.c \
+	raftdb/db_members.c raftdb/db_members.h \
 	raftdb/db_reads.c \
 	raftdb/db_seed.c \
 	raftdb/db_snaps.c \

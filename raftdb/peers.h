@@ -21,6 +21,7 @@ struct peer {
 	/* For the owner: what it said of itself. */
 	uint64_t applied_index, generation, term;
 	struct hash128 digest;
+	uint64_t lost; /* number of its loss */
 	bool disk_low, digest_known, digest_differs;
 	int64_t pinged_at;
 	/* private */

@@ -20,6 +20,21 @@ int ctl_fail(const char *fmt, ...)
 
 /* ---- a session ---- */
 
+/* Two of the codes say more of the member than of the login. */
+static void tell_refusal(const char *error)
+{
+	if (strstr(error, "HOST_UNKNOWN_TO_MASTER"))
+		ctl_fail("%s was removed from its pool and keeps a copy that "
+			 "nobody goes on with. Its log says why; docs/operations"
+			 ".md says how it can join again. Ask another member.",
+			 ctl.url);
+	else if (strstr(error, "HOST_STILL_BOOTING"))
+		ctl_fail("%s is being rebuilt from the other members; try again "
+			 "in a moment (its log says why)", ctl.url);
+	else
+		ctl_fail("login refused: %s", error);
+}
+
 int ctl_open(struct ctl_session *s)
 {
 	const char *login[] = { ctl.user, ctl.password, "2.23", "xenpoolctl" };
@@ -40,7 +55,7 @@ int ctl_open(struct ctl_session *s)
 	s->session = xenapi_call_text(&s->x, "session.login_with_password",
 				      login, 4);
 	if (!s->session) {
-		ctl_fail("login refused: %s", s->x.error);
+		tell_refusal(s->x.error);
 		xenapi_close(&s->x);
 		return -1;
 	}

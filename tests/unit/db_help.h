@@ -112,7 +112,7 @@ static void node_leader(void *data, uint64_t leader, bool serving)
 	n->serving = serving;
 }
 
-static void node_fatal(void *data, const char *why)
+static void node_fatal(void *data, enum db_end end, const char *why)
 {
 	struct node *n = data;
 

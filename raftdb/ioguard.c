@@ -231,13 +231,23 @@ static void on_append_entries(struct ioguard *g,
 static void on_recv(struct raft_io *io, struct raft_message *message)
 {
 	struct ioguard *g = of(io);
+	struct raft *r = g->io.data;
 
-	if (message->type == RAFT_APPEND_ENTRIES)
+	switch (message->type) {
+	case RAFT_APPEND_ENTRIES:
 		on_append_entries(g, message);
-	else if (message->type == RAFT_INSTALL_SNAPSHOT)
+		break;
+	case RAFT_INSTALL_SNAPSHOT:
 		on_install(g, message);
-	else
-		g->recv(io, message);
+		break;
+	case RAFT_REQUEST_VOTE_RESULT:
+		if (raft_state(r) == RAFT_CANDIDATE)
+			g->recv(&g->io, message);
+		break;
+	default:
+		g->recv(&g->io, message);
+		break;
+	}
 }
 
 static int do_start(struct raft_io *io, unsigned ms, raft_io_tick_cb tick,
@@ -293,6 +303,7 @@ static int do_send(struct raft_io *io, struct raft_io_send *req,
 		   const struct raft_message *message, raft_io_send_cb cb)
 {
 	struct ioguard *g = of(io);
+	struct raft_message filled = *message;
 	struct held *h;
 
 	req->cb = cb;
@@ -300,8 +311,12 @@ static int do_send(struct raft_io *io, struct raft_io_send *req,
 		cb(req, RAFT_NOCONNECTION);
 		return 0;
 	}
+	if (message->type == RAFT_APPEND_ENTRIES_RESULT &&
+	    message->append_entries_result.rejected > 0)
+		filled.append_entries_result.last_log_index =
+			raft_last_index(g->io.data);
 	if (!g->failed)
-		return g->real.send(io, req, message, cb);
+		return g->real.send(io, req, &filled, cb);
 	h = held_new(g, HELD_SEND, req);
 	h->cb.send = cb;
 	hold(h);

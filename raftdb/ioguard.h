@@ -23,6 +23,15 @@
  * index: it moves its own back, and labels the next snapshot with an index that
  * is older than the state in it. So it is not told of the newer one.
  *
+ * The result of a vote that comes when the election is over: whether it was a
+ * pre-vote it looks up among what only a candidate has, where a follower keeps
+ * the address of its leader. Depending on that pointer it takes the term of a
+ * pre-vote, which nobody has, for a newer one, and turns its leader down. So it
+ * gets such results as a candidate only.
+ *
+ * A refusal to append: it leaves the index of its last entry unset, and the
+ * leader goes back to whatever stands there. So it is filled in.
+ *
  * Only for raftdb/consensus.c.
  */
 #ifndef RAFTDB_IOGUARD_H

@@ -583,28 +583,11 @@ static void copy_install(struct raft_install_snapshot *i, size_t *bytes)
 	*bytes += i->data.len;
 }
 
-/* libraft leaves some fields as it found them on its stack: on the wire they are
- * what they are, but here a seed must give the same run. */
-static void fill_fields(struct sim_io *s, struct raft_message *m)
-{
-	struct raft_append_entries_result *r = &m->append_entries_result;
-
-	if (m->type == RAFT_REQUEST_VOTE_RESULT)
-		m->request_vote_result.capacity = CAPACITY_KIB;
-	if (m->type != RAFT_APPEND_ENTRIES_RESULT)
-		return;
-	r->capacity = CAPACITY_KIB;
-	if (r->rejected > 0)
-		r->last_log_index = raft_last_index(s->io->data);
-}
-
-static struct raft_mail *mail_of(struct sim_io *s,
-				 const struct raft_message *msg)
+static struct raft_mail *mail_of(const struct raft_message *msg)
 {
 	struct raft_mail *l = xcalloc(1, sizeof *l);
 
 	l->msg = *msg;
-	fill_fields(s, &l->msg);
 	l->m.free = mail_free;
 	l->m.n = 60;
 	if (msg->type == RAFT_APPEND_ENTRIES)
@@ -698,7 +681,7 @@ static int io_send(struct raft_io *io, struct raft_io_send *req,
 {
 	struct sim_io *s = of(io);
 	struct stream *st = stream_to(s, node_by_id(msg->server_id));
-	struct raft_mail *l = mail_of(s, msg);
+	struct raft_mail *l = mail_of(msg);
 	struct sent *t = xcalloc(1, sizeof *t);
 
 	if (msg->type == RAFT_APPEND_ENTRIES && !s->life->dead)

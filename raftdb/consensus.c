@@ -10,6 +10,7 @@
 #include "raftdb/consensus.h"
 #include "raftdb/consensus_send.h"
 #include "raftdb/ioguard.h"
+#include "raftdb/consensus_heap.h"
 
 #define SEGMENT_BYTES (16 * 1024 * 1024)
 #define CONNECT_RETRY_MS 50
@@ -360,6 +361,7 @@ static int init(struct consensus *c, uv_loop_t *loop, struct link *link,
 {
 	int rv;
 
+	consensus_heap_set();
 	transport_init(&c->transport, loop, link, on_connected, c);
 	c->fsm.version = 2;
 	c->fsm.data = c;

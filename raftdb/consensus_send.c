@@ -253,6 +253,18 @@ static bool still_leads(const struct sender *s, const struct send_peer *p)
 		       p->want.install_snapshot.term;
 }
 
+/* libraft never hears of it: it would free what it has not got. */
+static void load_failed(struct send_install *in, struct send_peer *p, int rv)
+{
+	if (p && rv != RAFT_CANCELED) {
+		log_error("cannot load the snapshot for %016llx: %s: trying "
+			  "again", (unsigned long long)p->id,
+			  raft_strerror(rv));
+		p->install_again_at = env_mono_ms() + INSTALL_AGAIN_MS;
+	}
+	install_end(in);
+}
+
 static void on_loaded(struct raft_io_snapshot_get *req,
 		      struct raft_snapshot *snapshot, int status)
 {
@@ -262,7 +274,7 @@ static void on_loaded(struct raft_io_snapshot_get *req,
 	struct raft_message m;
 
 	if (status != 0) {
-		install_end(in);
+		load_failed(in, p, status);
 		return;
 	}
 	in->snapshot = snapshot;

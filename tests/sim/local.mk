@@ -19,5 +19,7 @@ tests_sim_sim_SOURCES = \
 tests_sim_sim_LDADD = $(RAFTDB) $(RAFTDB_LIBS)
 tests_sim_sim_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=store_apply,--wrap=store_load,--wrap=relate_derived \
-	-Wl,--wrap=store_add_tombstone,--wrap=image_pack,--wrap=image_unpack
+	-Wl,--wrap=store_add_tombstone,--wrap=image_pack,--wrap=image_unpack \
+	-Wl,--wrap=xmalloc,--wrap=xcalloc,--wrap=xrealloc,--wrap=xstrdup \
+	-Wl,--wrap=xstrndup
 EXTRA_DIST += tests/sim/test_sim.py

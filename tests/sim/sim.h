@@ -24,6 +24,22 @@ struct node;
 struct life;
 struct pipe;
 
+/* --- memory ---
+ *
+ * What a member asks for is counted, to let it run out: the linker gives its
+ * code functions that count (sim_node.c). What this program needs for itself is
+ * not the member's. */
+void *__real_xmalloc(size_t n);
+void *__real_xcalloc(size_t n, size_t size);
+void *__real_xrealloc(void *p, size_t n);
+char *__real_xstrdup(const char *s);
+char *__real_xstrndup(const char *s, size_t n);
+#define xmalloc __real_xmalloc
+#define xcalloc __real_xcalloc
+#define xrealloc __real_xrealloc
+#define xstrdup __real_xstrdup
+#define xstrndup __real_xstrndup
+
 /* --- rarely right mistakes, built in to see them caught --- */
 
 enum plant {
@@ -59,7 +75,7 @@ struct shape {
 	/* weights of faults; 0: none of the kind */
 	unsigned w_partition, w_oneway, w_crash, w_midcrash, w_pause, w_slow,
 		w_disk_error, w_disk_stall, w_member, w_transfer, w_clock,
-		w_break, w_full, w_restart_all;
+		w_break, w_full, w_restart_all, w_memory, w_disk_read;
 	int64_t fault_mean;            /* between faults, us */
 	bool real_images;              /* SQLite images, slow */
 };
@@ -109,6 +125,7 @@ struct disk {
 	int64_t slow_until, stalled_until;
 	unsigned fail_writes;              /* so many of the next ones fail */
 	unsigned fail_meta;
+	unsigned fail_loads;               /* of snapshots */
 	bool full;
 	size_t unsynced;                   /* PLANT_LOST_LOG: of the last entries */
 };
@@ -129,6 +146,7 @@ struct life {
 	bool turn_due, in_turn, dead, open;
 	const char *dying;  /* end the life at the end of the turn; why */
 	unsigned crash_in;  /* so many outward effects from now; 0: not */
+	unsigned memory;    /* so many allocations are left; 0: enough */
 	uint64_t serving_term;
 	/* checkers: sim_check.c */
 	size_t position;     /* in the history */
@@ -149,6 +167,7 @@ struct node {
 	bool removed;      /* wanted out */
 	bool has_state;
 	int64_t clock_offset, mono_offset; /* us */
+	unsigned start_memory; /* the next life's */
 	int64_t slow_until, down_until;
 	int64_t slow_by;
 };
@@ -165,7 +184,7 @@ struct sim {
 	struct life *cur;
 	uint64_t events, hash;
 	/* for the sums */
-	uint64_t n_elections, n_crashes, n_acked, n_unknown, n_refused, n_reads,
+	uint64_t n_elections, n_crashes, n_exhausted, n_acked, n_unknown, n_refused, n_reads,
 		n_snapshots, n_installs, n_changes, n_faults, n_failed_reads,
 		n_searches, n_searches_open;
 };

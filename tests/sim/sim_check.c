@@ -229,7 +229,8 @@ struct txn_result __wrap_store_apply(struct store *s, const struct txn *t)
 		return (struct txn_result){ .status = TXN_OK,
 					    .generation = before };
 	result = __real_store_apply(s, &planted);
-	applied(l, s, t, seen, result, before);
+	if (!l->dying) /* of what it has just allocated */
+		applied(l, s, t, seen, result, before);
 	return result;
 }
 

@@ -145,6 +145,25 @@ static void do_midcrash(void)
 		v->life->crash_in = 1 + (unsigned)sim_pick(40);
 }
 
+/* Its memory ends at one of the next allocations, or so early in its next life
+ * that it may not even start. */
+static void do_memory(void)
+{
+	struct node *v = victim();
+	unsigned n = 1 + (unsigned)sim_pick(sim_chance(500) ? 60 : 3000);
+
+	if (!v)
+		return;
+	sim_trace("n%d: memory for %u allocations is left", v->i, n);
+	if (sim_chance(300)) {
+		v->start_memory = n;
+		node_crash(v, "killed for its memory");
+		node_restart_later(v);
+	} else if (v->life->memory == 0) {
+		v->life->memory = n;
+	}
+}
+
 static void do_restart_all(void)
 {
 	sim_trace("power is lost");
@@ -204,6 +223,17 @@ static void do_disk_error(void)
 		v->disk.fail_writes = 1;
 }
 
+static void do_disk_read(void)
+{
+	struct node *v = victim();
+
+	if (!v)
+		return;
+	v->disk.fail_loads = 1 + (unsigned)sim_pick(3);
+	sim_trace("n%d: %u loads of its snapshot will fail", v->i,
+		  v->disk.fail_loads);
+}
+
 static void do_disk_stall(void)
 {
 	struct node *v = victim();
@@ -250,6 +280,8 @@ static void on_change(void *data, int error)
 {
 	struct change_note *note = data;
 
+	if (sim->cur && (sim->cur->dying || sim->cur->dead))
+		error = -ECANCELED; /* nobody is there any more to say so */
 	sim_trace("operator: %c n%d: %d", note->what, note->who->i, error);
 	if (error == 0)
 		sim->n_changes++;
@@ -371,7 +403,7 @@ static const struct {
 	KIND(partition), KIND(oneway), KIND(crash), KIND(midcrash),
 	KIND(pause), KIND(slow), KIND(disk_error), KIND(disk_stall),
 	KIND(member), KIND(transfer), KIND(clock), KIND(break), KIND(full),
-	KIND(restart_all),
+	KIND(restart_all), KIND(memory), KIND(disk_read),
 };
 
 static unsigned weight(size_t i)
@@ -489,8 +521,9 @@ void faults_heal(void)
 		n->slow_until = n->disk.slow_until = n->disk.stalled_until = 0;
 		n->disk.full = false;
 		n->disk.fail_writes = n->disk.fail_meta = 0;
+		n->disk.fail_loads = n->start_memory = 0;
 		if (n->life)
-			n->life->crash_in = 0;
+			n->life->crash_in = n->life->memory = 0;
 		else if (n->in_pool)
 			node_start(n);
 	}

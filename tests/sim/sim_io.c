@@ -513,16 +513,30 @@ static int io_snapshot_put(struct raft_io *io, unsigned trailing,
 	return 0;
 }
 
-static void on_get(void *data)
+static void get_report(struct get *g, int status)
 {
-	struct get *g = data;
 	struct sim_io *s = g->io;
 	struct raft_io_snapshot_get *req = g->req;
 
 	list_remove(&g->in_gets);
 	free(g);
 	xassert(s->disk->snapshot);
-	req->cb(req, snapshot_to_raft(s->disk->snapshot), 0);
+	req->cb(req, status ? NULL : snapshot_to_raft(s->disk->snapshot),
+		status);
+}
+
+static void on_get(void *data)
+{
+	struct get *g = data;
+	struct disk *d = g->io->disk;
+
+	if (d->fail_loads == 0) {
+		get_report(g, 0);
+		return;
+	}
+	d->fail_loads--;
+	sim_trace("disk: a load of the snapshot fails");
+	get_report(g, RAFT_IOERR);
 }
 
 static int io_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
@@ -684,7 +698,8 @@ static int io_send(struct raft_io *io, struct raft_io_send *req,
 	struct raft_mail *l = mail_of(msg);
 	struct sent *t = xcalloc(1, sizeof *t);
 
-	if (msg->type == RAFT_APPEND_ENTRIES && !s->life->dead)
+	if (msg->type == RAFT_APPEND_ENTRIES && !s->life->dead &&
+	    !s->life->dying)
 		check_leader(s->node, msg->append_entries.term);
 	req->cb = cb;
 	t->io = s;
@@ -818,9 +833,9 @@ static void cancel_all(struct sim_io *s)
 	while (!list_empty(&s->ops))
 		op_report(list_entry(s->ops.next, struct op, in_ops),
 			  RAFT_CANCELED);
-	/* A load ends well even now: libraft does not stand that it fails. */
 	while (!list_empty(&s->gets))
-		on_get(list_entry(s->gets.next, struct get, in_gets));
+		get_report(list_entry(s->gets.next, struct get, in_gets),
+			   RAFT_CANCELED);
 	while (!list_empty(&s->sents))
 		on_sent(list_entry(s->sents.next, struct sent, in_sents));
 	list_for_each_safe(it, &s->streams) {

@@ -425,7 +425,8 @@ static void on_next(void *data)
 
 	if (c->op && c->op->waiting > 0)
 		return;
-	if (c->final ? c->phase >= 2 : sim->healed)
+	if (c->final ? c->phase >= 2
+		     : sim->healed && (initialised || c->i != 0))
 		return; /* that is all */
 	if (!n || !n->life || (!initialised && c->i != 0)) {
 		think(c, 100 * MS);

@@ -48,7 +48,7 @@ static struct options options = { .seeds = 1, .start = 1, .jobs = 1 };
 /* Shared by the jobs. */
 static struct shared {
 	volatile uint64_t next, failed; /* failed: seed + 1 */
-	volatile uint64_t runs, events, faults, crashes, elections, acked,
+	volatile uint64_t runs, events, faults, crashes, exhausted, elections, acked,
 		unknown, refused, reads, failed_reads, snapshots, installs,
 		changes, searches, open_searches, simulated_ms;
 } *shared;
@@ -110,6 +110,8 @@ static void pick_faults(struct shape *s)
 	s->w_break = weight_of(8);
 	s->w_full = weight_of(4);
 	s->w_restart_all = weight_of(3);
+	s->w_memory = weight_of(15);
+	s->w_disk_read = weight_of(5);
 	s->fault_mean = sim_between(100 * MS, 1500 * MS);
 }
 
@@ -164,6 +166,7 @@ static void add_up(void)
 	shared->events += sim->events;
 	shared->faults += sim->n_faults;
 	shared->crashes += sim->n_crashes;
+	shared->exhausted += sim->n_exhausted;
 	shared->elections += sim->n_elections;
 	shared->acked += sim->n_acked;
 	shared->unknown += sim->n_unknown;
@@ -330,15 +333,15 @@ static void tell(double took)
 {
 #define N(field) ((unsigned long long)shared->field)
 	printf("%llu runs, %.1f s, %.0f ms a run, of %llu simulated ms\n"
-	       "%llu events, %llu faults, %llu crashes, %llu elections, "
-	       "%llu changes of membership\n"
+	       "%llu events, %llu faults, %llu crashes (%llu without memory), "
+	       "%llu elections, %llu changes of membership\n"
 	       "%llu writes acknowledged, %llu unknown, %llu refused; "
 	       "%llu reads, %llu without an answer\n"
 	       "%llu snapshots taken, %llu received; %llu searches, %llu not "
 	       "finished\n",
 	       N(runs), took, took * 1000 / (double)MAX(N(runs), 1ull),
 	       N(simulated_ms) / MAX(N(runs), 1ull), N(events), N(faults),
-	       N(crashes), N(elections), N(changes), N(acked), N(unknown),
+	       N(crashes), N(exhausted), N(elections), N(changes), N(acked), N(unknown),
 	       N(refused), N(reads), N(failed_reads), N(snapshots), N(installs),
 	       N(searches), N(open_searches));
 }

@@ -148,6 +148,8 @@ static void on_fatal(void *data, enum db_end end, const char *why)
 {
 	struct life *l = data;
 
+	if (l->dying)
+		return;
 	sim_trace("fatal: %s", why);
 	for (size_t i = 0; i < ARRAY_LEN(expected_ends); i++)
 		if (strcmp(why, expected_ends[i]) == 0) {
@@ -155,6 +157,59 @@ static void on_fatal(void *data, enum db_end end, const char *why)
 			return;
 		}
 	sim_fail("fatal", "member n%d: %s", l->node->i, why);
+}
+
+/* --- memory --- */
+
+/* A member whose memory ends is dead at that very place (base/util.h ends the
+ * process). What it does in the rest of its turn has no effect on anything that
+ * outlives it: see life_effect(). */
+static void count_allocation(void)
+{
+	struct life *l = sim ? sim->cur : NULL;
+
+	if (!l || !l->in_turn || l->dead || l->dying || l->memory == 0 ||
+	    --l->memory > 0)
+		return;
+	sim_trace("memory ends");
+	sim->n_exhausted++;
+	l->dying = "no memory";
+}
+
+void *__wrap_xmalloc(size_t n);
+void *__wrap_xcalloc(size_t n, size_t size);
+void *__wrap_xrealloc(void *p, size_t n);
+char *__wrap_xstrdup(const char *s);
+char *__wrap_xstrndup(const char *s, size_t n);
+
+void *__wrap_xmalloc(size_t n)
+{
+	count_allocation();
+	return __real_xmalloc(n);
+}
+
+void *__wrap_xcalloc(size_t n, size_t size)
+{
+	count_allocation();
+	return __real_xcalloc(n, size);
+}
+
+void *__wrap_xrealloc(void *p, size_t n)
+{
+	count_allocation();
+	return __real_xrealloc(p, n);
+}
+
+char *__wrap_xstrdup(const char *s)
+{
+	count_allocation();
+	return __real_xstrdup(s);
+}
+
+char *__wrap_xstrndup(const char *s, size_t n)
+{
+	count_allocation();
+	return __real_xstrndup(s, n);
 }
 
 /* --- life --- */
@@ -165,6 +220,8 @@ static struct life *life_new(struct node *n)
 
 	l->node = n;
 	l->started_at = sim->now;
+	l->memory = n->start_memory;
+	n->start_memory = 0;
 	list_init(&l->conns);
 	list_init(&l->inbox);
 	if (n_lives == cap_lives) {
@@ -218,14 +275,19 @@ void node_start(struct node *n)
 	l->in_turn = true;
 	uv_loop_init(&l->loop);
 	r = db_open(&l->loop, &cfg, &cb, &l->db);
-	if (r < 0)
+	if (r < 0 && !l->dying)
 		sim_fail("start", "member n%d does not start: %d", n->i, r);
 	l->in_turn = false;
-	l->open = true;
+	l->open = r == 0;
 	n->life = l;
 	n->removed = false;
-	check_started(l);
-	run_turn_at(l, sim->now);
+	if (l->dying) {
+		node_crash(n, l->dying);
+		node_restart_later(n);
+	} else {
+		check_started(l);
+		run_turn_at(l, sim->now);
+	}
 	sim->cur = before;
 }
 
@@ -245,7 +307,8 @@ static void life_end(struct life *l)
 	net_life_ended(l);
 	run_drop_inbox(l);
 	sim->cur = l;
-	db_close(l->db, on_db_closed, l);
+	if (l->open)
+		db_close(l->db, on_db_closed, l);
 	while (uvsim_drain_turn(&l->loop))
 		;
 	xassert(!l->open);

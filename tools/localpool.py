@@ -130,12 +130,14 @@ class Member:
         self.options = []
         self.executor_options = []
         self.env = {}
+        self.prefix = []  # put before the commands
         self.user = None  # number of an unprivileged user for the daemon
 
     def _spawn(self, name, command, user=None):
         log = open(self.dir / f"{name}.log", "ab")
         with log:
-            return subprocess.Popen([str(c) for c in command], stdout=log,
+            return subprocess.Popen([str(c) for c in [*self.prefix, *command]],
+                                    stdout=log,
                                     stderr=subprocess.STDOUT,
                                     stdin=subprocess.DEVNULL,
                                     env={**self.pool.env, **self.env},

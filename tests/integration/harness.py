@@ -62,6 +62,7 @@ class PoolCase(unittest.TestCase):
     names; it is formed before the first one."""
     members = 3
     options = ()
+    network = None  # or "10.77.0", where that is ours
     maxDiff = 4000
 
     @classmethod
@@ -70,7 +71,7 @@ class PoolCase(unittest.TestCase):
             raise RuntimeError(f"no xenpoold in {BUILD}: build first")
         cls.temporary = tempfile.TemporaryDirectory(prefix="xenpool-test-")
         cls.pool = LocalPool(BUILD, cls.temporary.name, n=cls.members,
-                             options=cls.options)
+                             options=cls.options, network=cls.network)
         cls.failed = False
         try:
             cls.prepare()

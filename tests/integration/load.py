@@ -19,7 +19,7 @@ class Worker(Background):
     def __init__(self, load, member):
         super().__init__()
         self.load, self.member = load, member
-        self.prefix = f"{member.address.rpartition('.')[2]}:"
+        self.prefix = f"{load.number}:{member.address.rpartition('.')[2]}:"
         self.acked = {}  # (kind, name): it was added (True), removed, or unknown (None)
         self.objects = {}  # name: ref
         self.sets, self.unknown, self.refused = [], 0, 0
@@ -64,25 +64,28 @@ class Worker(Background):
             self.sets.append(name)
 
     def run(self):
-        # Neither a login nor TLS for every connection: there are many.
-        self.c = self.member.client(login=False, tls=False, timeout=60)
-        self.c.session = self.load.session
+        self.c = self.load.client(self.member, timeout=60)
         while not self._stop.is_set():
             with self.load.turn(self):
                 self._step()
-            time.sleep(0.002)
+            time.sleep(self.load.pause)
+        self.c.close()
 
 
 class Load:
-    def __init__(self, pool):
-        self.members = pool.members
+    started = 0
+
+    def __init__(self, pool, tls=False, pause=0.002):
+        Load.started += 1
+        self.number = Load.started
+        self.members, self.tls, self.pause = pool.members, tls, pause
         c = pool.members[0].client()
         self.session, self.pool = c.session, c.pool.get_all()[0]
         self.hosts = {m: m.host_ref(c) for m in pool.members}
         c.close()
         self._open = threading.Event()
         self._open.set()
-        self._locks = {}
+        self._locks, self._asking = {}, {}
         self.workers = [Worker(self, m) for m in pool.members]
         for w in self.workers:
             self._locks[w] = threading.Lock()
@@ -93,7 +96,8 @@ class Load:
         return self._locks[worker]
 
     def client(self, member, **options):
-        c = member.client(login=False, tls=False, **options)
+        """Without a login, and mostly without TLS: there are many."""
+        c = member.client(login=False, tls=self.tls, **options)
         c.session = self.session
         return c
 
@@ -114,21 +118,28 @@ class Load:
 
     def status(self, member):
         """None when it does not answer."""
-        c = self.client(member, timeout=10)
+        c = self._asking.get(member)
+        if not c:
+            c = self._asking[member] = self.client(member, timeout=10)
         try:
             return json.loads(c.host.call_plugin(self.hosts[member], "xenpool",
                                                  "status", {}))
         except (ApiError, KeyError, *BROKEN):
-            return None
-        finally:
             c.close()
+            return None
 
     def leader(self):
+        """The member that serves as master."""
         def found():
             for m in self.members:
                 s = m.daemon.poll() is None and self.status(m)
-                if s and s["is_serving_leader"]:
-                    return m
+                for known in s["members"] if s else ():
+                    if known["id"] != s["leader_id"]:
+                        continue
+                    leader = next(x for x in self.members if x.address
+                                  == known["address"].rpartition(":")[0])
+                    s = self.status(leader)
+                    return leader if s and s["is_serving_leader"] else None
         return wait_for(found, 30, "a member leads")
 
     def check(self, through):
@@ -196,3 +207,5 @@ class Load:
         self._open.set()
         for w in self.workers:
             w.stop(90)
+        for c in self._asking.values():
+            c.close()

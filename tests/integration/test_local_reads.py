@@ -16,9 +16,10 @@ LOCAL = {"x-xenpool-read": "local"}
 class Wire:
     """Calls with headers; what the last reply told is in .generation, .age."""
 
-    def __init__(self, member, session=None):
+    def __init__(self, member, session=None, tls=False):
         self.member, self.session = member, session
-        self.socket = connect(member.address, member.pool.http_port, timeout=30)
+        self.socket = connect(member.address, member.pool.https_port if tls else
+                              member.pool.http_port, tls=tls, timeout=30)
         self.generation = self.age = None
 
     def call(self, method, *params, headers=()):

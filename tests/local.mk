@@ -26,6 +26,8 @@ UNIT_TESTS = \
 	tests/unit/test_db_faults \
 	tests/unit/test_vm \
 	tests/unit/test_vm_pool \
+	tests/unit/test_xl_config \
+	tests/unit/test_xl_process \
 	tests/unit/test_xmlrpc
 check_PROGRAMS += $(UNIT_TESTS) tests/schema/dump_schema tests/wire/front_echo \
 	tests/bench/make_image \
@@ -88,6 +90,10 @@ tests_unit_test_vm_pool_SOURCES = tests/unit/test_vm_pool.c
 tests_unit_test_vm_pool_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_xmlrpc_SOURCES = tests/unit/test_xmlrpc.c
 tests_unit_test_xmlrpc_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_xl_config_SOURCES = tests/unit/test_xl_config.c
+tests_unit_test_xl_config_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_xl_process_SOURCES = tests/unit/test_xl_process.c
+tests_unit_test_xl_process_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
 tests_unit_bench_db_SOURCES = tests/unit/bench_db.c
 tests_unit_bench_db_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
 
@@ -119,3 +125,9 @@ EXTRA_DIST += tests/run.py tests/check_layers.py tests/check_style.py \
 	tests/wire tests/integration tests/clients
 
 include tests/sim/local.mk
+
+# Run by hand on a real Xen.
+check_PROGRAMS += tests/xen/drive
+EXTRA_DIST += tests/xen/json_value.h tests/unit/xl_config
+tests_xen_drive_SOURCES = tests/xen/drive.c
+tests_xen_drive_LDADD = $(XEN) $(XEN_LIBS)

@@ -160,6 +160,158 @@ static void parse_sizes(struct parse *p, struct domain_config *c)
 		complain(p, "vcpus: above vcpus_max");
 }
 
+/* ---- devices ---- */
+
+bool domain_path_plain(const char *path)
+{
+	if (*path != '/' || strlen(path) > DOMAIN_MAX_PATH ||
+	    path[strlen(path) - 1] == '/')
+		return false;
+	for (const char *q = path; q; q = strchr(q + 1, '/'))
+		if (!strncmp(q, "//", 2) || !strncmp(q, "/../", 4) ||
+		    !strcmp(q, "/..") || !strncmp(q, "/./", 3) ||
+		    !strcmp(q, "/."))
+			return false;
+	return true;
+}
+
+static const struct word formats[] = {
+	{ "raw", DISK_RAW }, { "qcow2", DISK_QCOW2 }, { "vhd", DISK_VHD },
+	{ NULL, 0 },
+};
+
+static bool flag(struct parse *p, const char *name)
+{
+	const struct value *v = member(p, name, VALUE_BOOL, false);
+
+	return v && v->i;
+}
+
+static void parse_disk(struct parse *p, struct domain_disk *d)
+{
+	d->number = (uint32_t)number(p, "number", 0, DOMAIN_MAX_DISKS - 1, 0);
+	d->path = text(p, "path", DOMAIN_MAX_PATH);
+	d->format = (enum disk_format)word(p, "format", formats, DISK_RAW);
+	d->readonly = flag(p, "readonly");
+	d->cdrom = flag(p, "cdrom");
+	if (*d->path && !domain_path_plain(d->path))
+		complain(p, "path: not a plain absolute path");
+	if (!*d->path && !d->cdrom)
+		complain(p, "path: missing");
+	if (d->cdrom && !d->readonly)
+		complain(p, "cdrom: not readonly");
+}
+
+bool domain_disk_parse(const struct value *v, struct domain_disk *ret,
+		       char *reason, size_t reason_size)
+{
+	struct parse p = { v, reason, reason_size, false };
+
+	memset(ret, 0, sizeof(*ret));
+	parse_disk(&p, ret);
+	return !p.failed;
+}
+
+static bool mac_parse(const char *s, char out[18])
+{
+	uint8_t bytes[6];
+
+	if (strlen(s) != 17)
+		return false;
+	for (int i = 0; i < 6; i++)
+		if (!hex_decode(s + (size_t)i * 3, 2, &bytes[i]) ||
+		    (i < 5 && s[i * 3 + 2] != ':'))
+			return false;
+	snprintf(out, 18, "%02x:%02x:%02x:%02x:%02x:%02x", bytes[0], bytes[1],
+		 bytes[2], bytes[3], bytes[4], bytes[5]);
+	return !(bytes[0] & 1);
+}
+
+/* It becomes an argument of a script that runs as root. */
+static bool bridge_valid(const char *s)
+{
+	size_t n = strlen(s);
+
+	return n > 0 && n <= DOMAIN_MAX_BRIDGE && *s != '-' && *s != '.' &&
+	       strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+			 "0123456789_.-") == n;
+}
+
+static void parse_vif(struct parse *p, struct domain_vif *v)
+{
+	const struct value *mac = member(p, "mac", VALUE_STRING, true);
+	const struct value *bridge = member(p, "bridge", VALUE_STRING, true);
+
+	v->number = (uint32_t)number(p, "number", 0, DOMAIN_MAX_VIFS - 1, 0);
+	if (value_get(p->v, "mtu"))
+		v->mtu = (uint32_t)number(p, "mtu", 68, 65521, 1500);
+	if (mac && !mac_parse(value_str(mac), v->mac))
+		complain(p, "mac: not the address of one card");
+	if (bridge && !bridge_valid(value_str(bridge)))
+		complain(p, "bridge: not an interface's name");
+	else if (bridge)
+		snprintf(v->bridge, sizeof(v->bridge), "%s",
+			 value_str(bridge));
+}
+
+bool domain_vif_parse(const struct value *v, struct domain_vif *ret,
+		      char *reason, size_t reason_size)
+{
+	struct parse p = { v, reason, reason_size, false };
+
+	memset(ret, 0, sizeof(*ret));
+	parse_vif(&p, ret);
+	return !p.failed;
+}
+
+/* The elements of a member that may be absent; NULL and 0 then. */
+static const struct value *list_member(struct parse *p, const char *name,
+				       size_t max)
+{
+	const struct value *v = member(p, name, VALUE_SET, false);
+
+	if (v && v->n > max)
+		complain(p, "%s: more than %zu", name, max);
+	return p->failed ? NULL : v;
+}
+
+static void parse_disks(struct parse *p, struct domain_config *c)
+{
+	const struct value *v = list_member(p, "disks", DOMAIN_MAX_DISKS);
+	bool used[DOMAIN_MAX_DISKS] = { false };
+
+	c->disks = v ? xcalloc(v->n + 1, sizeof(*c->disks)) : NULL;
+	for (uint32_t i = 0; v && i < v->n && !p->failed; i++) {
+		struct parse one = { v->items[i], p->reason, p->size, false };
+
+		parse_disk(&one, &c->disks[c->n_disks++]);
+		p->failed = one.failed;
+		if (!p->failed && used[c->disks[i].number])
+			complain(p, "disks: number %u twice",
+				 c->disks[i].number);
+		else if (!p->failed)
+			used[c->disks[i].number] = true;
+	}
+}
+
+static void parse_vifs(struct parse *p, struct domain_config *c)
+{
+	const struct value *v = list_member(p, "vifs", DOMAIN_MAX_VIFS);
+	bool used[DOMAIN_MAX_VIFS] = { false };
+
+	c->vifs = v ? xcalloc(v->n + 1, sizeof(*c->vifs)) : NULL;
+	for (uint32_t i = 0; v && i < v->n && !p->failed; i++) {
+		struct parse one = { v->items[i], p->reason, p->size, false };
+
+		parse_vif(&one, &c->vifs[c->n_vifs++]);
+		p->failed = one.failed;
+		if (!p->failed && used[c->vifs[i].number])
+			complain(p, "vifs: number %u twice", c->vifs[i].number);
+		else if (!p->failed)
+			used[c->vifs[i].number] = true;
+	}
+}
+
 static void parse_all(struct parse *p, struct domain_config *c)
 {
 	const struct value *uuid = member(p, "uuid", VALUE_STRING, true);
@@ -182,6 +334,9 @@ static void parse_all(struct parse *p, struct domain_config *c)
 	c->xenstore = strings(p, "xenstore");
 	c->platform = strings(p, "platform");
 	c->other_config = strings(p, "other_config");
+	c->hvm_boot = strings(p, "hvm_boot");
+	parse_disks(p, c);
+	parse_vifs(p, c);
 }
 
 struct domain_config *domain_config_parse(const struct value *v, char *reason,
@@ -196,6 +351,7 @@ struct domain_config *domain_config_parse(const struct value *v, char *reason,
 	}
 	c = xcalloc(1, sizeof(*c));
 	parse_all(&p, c);
+	c->source = value_ref(v);
 	return p.failed ? NULL : TAKE_PTR(c);
 }
 
@@ -211,6 +367,12 @@ void domain_config_free(struct domain_config *c)
 	value_unref(c->xenstore);
 	value_unref(c->platform);
 	value_unref(c->other_config);
+	value_unref(c->hvm_boot);
+	value_unref(c->source);
+	for (size_t i = 0; i < c->n_disks; i++)
+		free(c->disks[i].path);
+	free(c->disks);
+	free(c->vifs);
 	free(c);
 }
 

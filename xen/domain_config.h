@@ -26,6 +26,25 @@ enum domain_action {
 #define DOMAIN_MAX_KEYS 512
 #define DOMAIN_MAX_KEY 1024
 #define DOMAIN_MAX_ITEM 16384
+#define DOMAIN_MAX_DISKS 255
+#define DOMAIN_MAX_VIFS 255
+#define DOMAIN_MAX_BRIDGE 15 /* a network interface's name */
+
+enum disk_format { DISK_RAW, DISK_QCOW2, DISK_VHD };
+
+struct domain_disk {
+	uint32_t number; /* 0 is xvda; its place in the guest */
+	char *path;      /* plain absolute; "": an empty drive */
+	enum disk_format format;
+	bool readonly, cdrom;
+};
+
+struct domain_vif {
+	uint32_t number;
+	char mac[18]; /* aa:bb:cc:dd:ee:ff, lower case */
+	char bridge[DOMAIN_MAX_BRIDGE + 1];
+	uint32_t mtu; /* 0: the bridge's */
+};
 
 struct domain_config {
 	char uuid[UUID_LEN + 1]; /* lower case */
@@ -36,7 +55,11 @@ struct domain_config {
 	char *kernel, *ramdisk, *args, *bootloader; /* "" when not given */
 	enum domain_action on_shutdown, on_reboot, on_crash;
 	/* Maps of string to string, never NULL. */
-	struct value *xenstore, *platform, *other_config;
+	struct value *xenstore, *platform, *other_config, *hvm_boot;
+	struct domain_disk *disks;
+	struct domain_vif *vifs;
+	size_t n_disks, n_vifs;
+	struct value *source; /* what this was parsed from */
 };
 
 /* NULL, and in reason what is wrong with which member ("vcpus: 0 is not in
@@ -46,6 +69,15 @@ struct domain_config *domain_config_parse(const struct value *v, char *reason,
 void domain_config_free(struct domain_config *c);
 void domain_config_freep(struct domain_config **c);
 
+/* One of `disks` or `vifs`; false and a reason as above. A disk's path is the
+ * caller's to free. */
+bool domain_disk_parse(const struct value *v, struct domain_disk *ret,
+		       char *reason, size_t reason_size);
+bool domain_vif_parse(const struct value *v, struct domain_vif *ret,
+		      char *reason, size_t reason_size);
+
+/* Absolute, and without //, . and .. */
+bool domain_path_plain(const char *path);
 /* Lower-cases a valid uuid; false when it is none. */
 bool domain_uuid(const char *s, char out[UUID_LEN + 1]);
 

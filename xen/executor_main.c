@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "xen/executor.h"
+#include "xen/xl_process.h"
 
 #define DEFAULT_MEMORY_MIB 16384
 #define DEFAULT_CPUS 8
@@ -225,12 +226,14 @@ static int parse(struct settings *s, int argc, char **argv)
 
 static int choose_backend(struct settings *s)
 {
-	if (!strcmp(s->backend, "sim")) {
-		s->o.ops = &xen_sim_ops;
-		return 0;
-	}
-	if (!strcmp(s->backend, "xen"))
-		return usage("--backend=xen", "not built in");
+	static const struct xen_ops *const backends[] = { &xen_sim_ops,
+							  &xen_xl_ops };
+
+	for (size_t i = 0; i < ARRAY_LEN(backends); i++)
+		if (!strcmp(s->backend, backends[i]->name)) {
+			s->o.ops = backends[i];
+			return 0;
+		}
 	return usage("--backend", "sim or xen");
 }
 
@@ -247,6 +250,8 @@ int main(int argc, char **argv)
 		.backend = "sim",
 	};
 
+	if (argc > 1 && !strcmp(argv[1], XL_WORKER_OPTION))
+		return xl_worker_main();
 	if (parse(&s, argc, argv) < 0)
 		return 2;
 	if (s.done)

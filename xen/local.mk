@@ -10,6 +10,8 @@ xen_libexecutor_a_SOURCES = \
 	xen/consoles.c xen/consoles.h \
 	xen/domain_config.c xen/domain_config.h \
 	xen/executor.c xen/executor.h \
+	xen/fences.c xen/fences.h \
+	xen/files.c xen/files.h \
 	xen/jobs.c xen/jobs.h \
 	xen/sim.c xen/sim.h \
 	xen/sim_console.c \
@@ -19,7 +21,16 @@ xen_libexecutor_a_SOURCES = \
 	xen/sim_state.c \
 	xen/sim_wire.c xen/sim_wire.h \
 	xen/verbs.c xen/verbs.h \
-	xen/xen_ops.h
+	xen/xen_ops.h \
+	xen/xl.c xen/xl.h \
+	xen/xl_config.c xen/xl_config.h \
+	xen/xl_process.c xen/xl_process.h \
+	xen/xl_state.c \
+	xen/xl_watch.c \
+	xen/xl_watch_main.c \
+	xen/xl_worker.c xen/xl_worker.h \
+	xen/xl_worker_build.c \
+	xen/xl_worker_life.c
 
 sbin_PROGRAMS += xenpool-executor
 xenpool_executor_SOURCES = xen/executor_main.c

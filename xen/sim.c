@@ -533,7 +533,7 @@ static void describe(struct sim *s, const struct sim_domain *d,
 	ret->domid = d->domid;
 	ret->state = states[d->state];
 	ret->reason = d->reason;
-	ret->fence = sim_fence_of(s, d->vm);
+	ret->fence = fences_get(&s->fences, d->vm);
 	ret->memory_kib = d->memory / 1024;
 	ret->vcpus = d->vcpus;
 	ret->incoming = d->migration == SIM_EXPECTED ||

@@ -22,13 +22,12 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "schema/call.h"
+#include "xen/fences.h"
+#include "xen/files.h"
 #include "xen/xen_ops.h"
 
 #define SIM_MAX_DOMAINS 1000
 #define SIM_MAX_DOMID 32751
-/* Fences of VMs without a domain here; the least recently raised go first. */
-#define SIM_MAX_FENCES 4096
-#define SIM_MAX_STATE_BYTES (8u << 20)
 #define SIM_MAX_IMAGE_BYTES 65536
 #define SIM_MAX_CONNECTIONS 32
 #define SIM_MAX_DELAY_MS 600000
@@ -79,12 +78,6 @@ struct sim_domain {
 	struct list link;
 };
 
-struct sim_fence {
-	char vm[UUID_LEN + 1];
-	int64_t fence;
-	struct list link; /* least recently raised first */
-};
-
 struct sim_net;      /* sim_net.c */
 struct sim_consoles; /* sim_console.c */
 
@@ -104,8 +97,7 @@ struct sim {
 	uint64_t next_attempt;
 	struct map by_vm; /* struct sim_domain */
 	struct list domains;
-	struct map fences; /* struct sim_fence */
-	struct list fences_lru;
+	struct fences fences;
 
 	struct sim_net *net;
 	struct sim_consoles *consoles;
@@ -128,7 +120,6 @@ void sim_domain_remove(struct sim *s, struct sim_domain *d);
 /* Removes and saves; it stays when the disk refuses. */
 int sim_domain_destroy(struct sim *s, struct sim_domain *d);
 uint64_t sim_memory_free(struct sim *s);
-int64_t sim_fence_of(struct sim *s, const char *vm);
 int sim_fence_raise(struct xen *x, const char *vm, int64_t fence,
 		    int64_t *ret_highest); /* takes the lock itself */
 /* Boot-time clock: goes on while we are dead. */
@@ -136,23 +127,7 @@ int64_t sim_now(void);
 int64_t sim_ticks(const struct sim_domain *d);
 void sim_set_state(struct sim_domain *d, enum sim_state state);
 
-/* ---- sim_files.c: JSON, suspend images, files replaced whole ---- */
-struct json_object;
-/* NULL: not one JSON object of at most max bytes. */
-struct json_object *sim_json_parse(const char *p, size_t n);
-void sim_json_putp(struct json_object **o);
-/* Absent or of another type: false. Strings are copied whole or refused. */
-bool sim_json_str(struct json_object *o, const char *key, char *out,
-		  size_t size);
-bool sim_json_int(struct json_object *o, const char *key, int64_t min,
-		  int64_t max, int64_t *ret);
-void sim_json_add_str(struct json_object *o, const char *key, const char *s);
-void sim_json_add_int(struct json_object *o, const char *key, int64_t i);
-/* 0 or negative errno; -E2BIG, -EINVAL (not a regular file). */
-int sim_file_read(const char *path, size_t max, struct buf *ret);
-/* Also 1: replaced, but a power failure may bring the old one back. */
-int sim_file_replace(const char *path, const char *text, size_t n);
-
+/* ---- sim_files.c: suspend images ---- */
 /* What travels of a guest, in an image or over the wire. */
 struct sim_guest {
 	char vm[UUID_LEN + 1];

@@ -268,7 +268,7 @@ static int copy_memory(struct transfer *t)
 static int freeze_locked(struct transfer *t, struct buf *ret)
 {
 	struct sim_domain *d = sim_find(t->s, t->c->vm), before;
-	_cleanup_(sim_json_putp) struct json_object *o = NULL;
+	_cleanup_(json_putp) struct json_object *o = NULL;
 	int r;
 
 	if (!d || !is_live(d) || is_incoming(d))

@@ -95,66 +95,24 @@ uint64_t sim_memory_free(struct sim *s)
 
 /* ---- fences ---- */
 
-static void fence_free(struct sim *s, struct sim_fence *f)
+static bool fence_kept(void *data, const char *vm)
 {
-	map_del(&s->fences, f->vm, strlen(f->vm));
-	list_remove(&f->link);
-	free(f);
-}
-
-static void fences_trim(struct sim *s)
-{
-	size_t spare = s->fences.count;
-
-	if (spare <= SIM_MAX_FENCES)
-		return;
-	list_for_each_safe(l, &s->fences_lru) {
-		struct sim_fence *f = list_entry(l, struct sim_fence, link);
-
-		if (s->fences.count <= SIM_MAX_FENCES)
-			return;
-		if (!sim_find(s, f->vm))
-			fence_free(s, f);
-	}
-}
-
-static void fence_set(struct sim *s, const char *vm, int64_t fence)
-{
-	struct sim_fence *f = map_getz(&s->fences, vm);
-
-	if (!f) {
-		f = xcalloc(1, sizeof(*f));
-		snprintf(f->vm, sizeof(f->vm), "%s", vm);
-		list_init(&f->link);
-		map_put(&s->fences, f->vm, strlen(f->vm), f);
-	}
-	f->fence = fence;
-	list_remove(&f->link);
-	list_push(&s->fences_lru, &f->link);
-}
-
-int64_t sim_fence_of(struct sim *s, const char *vm)
-{
-	struct sim_fence *f = map_getz(&s->fences, vm);
-
-	return f ? f->fence : 0;
+	return sim_find(data, vm);
 }
 
 static int fence_raise_locked(struct sim *s, const char *vm, int64_t fence)
 {
-	struct sim_fence *f = map_getz(&s->fences, vm);
-	int64_t before = f ? f->fence : 0;
+	int64_t before = fences_get(&s->fences, vm);
 	int r;
 
 	if (fence < before)
 		return XEN_FAILED;
 	if (fence == before)
 		return 0;
-	fence_set(s, vm, fence);
-	fences_trim(s);
+	fences_raise(&s->fences, vm, fence);
 	r = sim_state_save(s);
 	if (r < 0)
-		fence_set(s, vm, before);
+		fences_set(&s->fences, vm, before);
 	return r;
 }
 
@@ -166,7 +124,7 @@ int sim_fence_raise(struct xen *x, const char *vm, int64_t fence,
 
 	pthread_mutex_lock(&s->lock);
 	r = fence_raise_locked(s, vm, fence);
-	*ret_highest = sim_fence_of(s, vm);
+	*ret_highest = fences_get(&s->fences, vm);
 	pthread_mutex_unlock(&s->lock);
 	return r;
 }
@@ -178,22 +136,22 @@ static struct json_object *domain_json(const struct sim_domain *d)
 	struct json_object *o = sim_guest_json(d);
 	const struct sim_script *p = &d->script;
 
-	sim_json_add_str(o, "name", d->name);
-	sim_json_add_int(o, "domid", d->domid);
-	sim_json_add_int(o, "state", d->state);
-	sim_json_add_int(o, "reason", d->reason);
-	sim_json_add_int(o, "migration", d->migration);
-	sim_json_add_int(o, "activated", d->activated);
+	json_add_str(o, "name", d->name);
+	json_add_int(o, "domid", d->domid);
+	json_add_int(o, "state", d->state);
+	json_add_int(o, "reason", d->reason);
+	json_add_int(o, "migration", d->migration);
+	json_add_int(o, "activated", d->activated);
 	/* ticks are those up to now, so the guest runs on from now. */
-	sim_json_add_int(o, "since_ms", sim_now());
-	sim_json_add_str(o, "token", d->token);
-	sim_json_add_int(o, "start_ms", p->start_ms);
-	sim_json_add_int(o, "shutdown_ms", p->shutdown_ms);
-	sim_json_add_int(o, "migrate_ms", p->migrate_ms);
-	sim_json_add_str(o, "fail", p->fail);
-	sim_json_add_int(o, "ignore_shutdown", p->ignore_shutdown);
-	sim_json_add_int(o, "event", p->event);
-	sim_json_add_int(o, "event_ms", p->event_ms);
+	json_add_int(o, "since_ms", sim_now());
+	json_add_str(o, "token", d->token);
+	json_add_int(o, "start_ms", p->start_ms);
+	json_add_int(o, "shutdown_ms", p->shutdown_ms);
+	json_add_int(o, "migrate_ms", p->migrate_ms);
+	json_add_str(o, "fail", p->fail);
+	json_add_int(o, "ignore_shutdown", p->ignore_shutdown);
+	json_add_int(o, "event", p->event);
+	json_add_int(o, "event_ms", p->event_ms);
 	return o;
 }
 
@@ -211,35 +169,9 @@ static struct json_object *domains_json(struct sim *s)
 	return a;
 }
 
-static struct json_object *fences_json(struct sim *s)
-{
-	struct json_object *a = json_object_new_array();
-
-	xassert(a);
-	list_for_each(l, &s->fences_lru) {
-		struct sim_fence *f = list_entry(l, struct sim_fence, link);
-		struct json_object *o = json_object_new_object();
-
-		xassert(o);
-		sim_json_add_str(o, "vm", f->vm);
-		sim_json_add_int(o, "fence", f->fence);
-		xassert(!json_object_array_add(a, o));
-	}
-	return a;
-}
-
-static void kernel_boot(char *out, size_t size)
-{
-	_cleanup_(buf_deinit) struct buf b = BUF_INIT;
-
-	snprintf(out, size, "unknown");
-	if (sim_file_read("/proc/sys/kernel/random/boot_id", 256, &b) == 0)
-		snprintf(out, size, "%.*s", UUID_LEN, buf_cstr(&b));
-}
-
 int sim_state_save(struct sim *s)
 {
-	_cleanup_(sim_json_putp) struct json_object *o =
+	_cleanup_(json_putp) struct json_object *o =
 		json_object_new_object();
 	_cleanup_(freep) char *path = xasprintf("%s/state.json", s->dir);
 	char kernel[UUID_LEN + 1];
@@ -247,16 +179,16 @@ int sim_state_save(struct sim *s)
 	int r;
 
 	xassert(o);
-	kernel_boot(kernel, sizeof(kernel));
-	sim_json_add_int(o, "format", 1);
-	sim_json_add_str(o, "kernel_boot", kernel);
-	sim_json_add_str(o, "boot_id", s->boot_id);
-	sim_json_add_int(o, "next_domid", s->next_domid);
+	file_kernel_boot(kernel, sizeof(kernel));
+	json_add_int(o, "format", 1);
+	json_add_str(o, "kernel_boot", kernel);
+	json_add_str(o, "boot_id", s->boot_id);
+	json_add_int(o, "next_domid", s->next_domid);
 	json_object_object_add(o, "domains", domains_json(s));
-	json_object_object_add(o, "fences", fences_json(s));
+	json_object_object_add(o, "fences", fences_json(&s->fences));
 	text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY);
 	xassert(text);
-	r = sim_file_replace(path, text, strlen(text));
+	r = file_replace(path, text, strlen(text));
 	if (r < 0)
 		log_error("cannot write %s: %s", path, strerror(-r));
 	if (r > 0)
@@ -269,13 +201,13 @@ static bool load_script(struct json_object *o, struct sim_script *p)
 {
 	int64_t start, stop, migrate, ignore, event, event_ms;
 
-	if (!sim_json_int(o, "start_ms", 0, SIM_MAX_DELAY_MS, &start) ||
-	    !sim_json_int(o, "shutdown_ms", 0, SIM_MAX_DELAY_MS, &stop) ||
-	    !sim_json_int(o, "migrate_ms", 0, SIM_MAX_DELAY_MS, &migrate) ||
-	    !sim_json_str(o, "fail", p->fail, sizeof(p->fail)) ||
-	    !sim_json_int(o, "ignore_shutdown", 0, 1, &ignore) ||
-	    !sim_json_int(o, "event", 0, XEN_EV_GONE, &event) ||
-	    !sim_json_int(o, "event_ms", 0, SIM_MAX_DELAY_MS, &event_ms))
+	if (!json_int(o, "start_ms", 0, SIM_MAX_DELAY_MS, &start) ||
+	    !json_int(o, "shutdown_ms", 0, SIM_MAX_DELAY_MS, &stop) ||
+	    !json_int(o, "migrate_ms", 0, SIM_MAX_DELAY_MS, &migrate) ||
+	    !json_str(o, "fail", p->fail, sizeof(p->fail)) ||
+	    !json_int(o, "ignore_shutdown", 0, 1, &ignore) ||
+	    !json_int(o, "event", 0, XEN_EV_GONE, &event) ||
+	    !json_int(o, "event_ms", 0, SIM_MAX_DELAY_MS, &event_ms))
 		return false;
 	p->start_ms = (uint32_t)start;
 	p->shutdown_ms = (uint32_t)stop;
@@ -290,14 +222,14 @@ static bool load_fields(struct json_object *o, struct sim_domain *d)
 {
 	int64_t domid, state, reason, migration, activated;
 
-	if (!sim_json_str(o, "name", d->name, sizeof(d->name)) ||
-	    !sim_json_int(o, "domid", 1, SIM_MAX_DOMID, &domid) ||
-	    !sim_json_int(o, "state", SIM_RUNNING, SIM_SHUTDOWN, &state) ||
-	    !sim_json_int(o, "reason", 0, XEN_EV_GONE, &reason) ||
-	    !sim_json_int(o, "migration", 0, SIM_ARRIVED, &migration) ||
-	    !sim_json_int(o, "activated", 0, 1, &activated) ||
-	    !sim_json_int(o, "since_ms", 0, INT64_MAX / 2, &d->since_ms) ||
-	    !sim_json_str(o, "token", d->token, sizeof(d->token)) ||
+	if (!json_str(o, "name", d->name, sizeof(d->name)) ||
+	    !json_int(o, "domid", 1, SIM_MAX_DOMID, &domid) ||
+	    !json_int(o, "state", SIM_RUNNING, SIM_SHUTDOWN, &state) ||
+	    !json_int(o, "reason", 0, XEN_EV_GONE, &reason) ||
+	    !json_int(o, "migration", 0, SIM_ARRIVED, &migration) ||
+	    !json_int(o, "activated", 0, 1, &activated) ||
+	    !json_int(o, "since_ms", 0, INT64_MAX / 2, &d->since_ms) ||
+	    !json_str(o, "token", d->token, sizeof(d->token)) ||
 	    !load_script(o, &d->script))
 		return false;
 	d->domid = (uint32_t)domid;
@@ -311,8 +243,9 @@ static bool load_fields(struct json_object *o, struct sim_domain *d)
 	return true;
 }
 
-static bool load_domain(struct sim *s, struct json_object *o)
+static bool load_domain(void *data, struct json_object *o)
 {
+	struct sim *s = data;
 	struct sim_domain *d;
 	struct sim_guest g;
 	const char *text = json_object_to_json_string(o);
@@ -327,52 +260,23 @@ static bool load_domain(struct sim *s, struct json_object *o)
 	return load_fields(o, d);
 }
 
-static bool load_fence(struct sim *s, struct json_object *o)
-{
-	char vm[UUID_LEN + 1], uuid[UUID_LEN + 1];
-	int64_t fence;
-
-	if (!json_object_is_type(o, json_type_object) ||
-	    !sim_json_str(o, "vm", vm, sizeof(vm)) || !domain_uuid(vm, uuid) ||
-	    !sim_json_int(o, "fence", 0, INT64_MAX, &fence))
-		return false;
-	fence_set(s, uuid, fence);
-	return true;
-}
-
-static bool load_each(struct sim *s, struct json_object *o, const char *key,
-		      size_t max,
-		      bool (*load)(struct sim *s, struct json_object *o))
-{
-	struct json_object *a;
-
-	if (!json_object_object_get_ex(o, key, &a) ||
-	    !json_object_is_type(a, json_type_array) ||
-	    json_object_array_length(a) > max)
-		return false;
-	for (size_t i = 0; i < json_object_array_length(a); i++)
-		if (!load(s, json_object_array_get_idx(a, i)))
-			return false;
-	return true;
-}
-
 static int load(struct sim *s, const char *p, size_t n, bool *reboot)
 {
-	_cleanup_(sim_json_putp) struct json_object *o = sim_json_parse(p, n);
+	_cleanup_(json_putp) struct json_object *o = json_parse(p, n);
 	char kernel[UUID_LEN + 1], now[UUID_LEN + 1];
 	int64_t format, next;
 
-	if (!o || !sim_json_int(o, "format", 1, 1, &format) ||
-	    !sim_json_str(o, "kernel_boot", kernel, sizeof(kernel)) ||
-	    !sim_json_str(o, "boot_id", s->boot_id, sizeof(s->boot_id)) ||
-	    !sim_json_int(o, "next_domid", 1, SIM_MAX_DOMID, &next) ||
-	    !load_each(s, o, "fences", SIM_MAX_FENCES + SIM_MAX_DOMAINS,
-		       load_fence))
+	if (!o || !json_int(o, "format", 1, 1, &format) ||
+	    !json_str(o, "kernel_boot", kernel, sizeof(kernel)) ||
+	    !json_str(o, "boot_id", s->boot_id, sizeof(s->boot_id)) ||
+	    !json_int(o, "next_domid", 1, SIM_MAX_DOMID, &next) ||
+	    !json_each(o, "fences", FENCES_MAX + SIM_MAX_DOMAINS, fences_load,
+		       &s->fences))
 		return -EBADMSG;
-	kernel_boot(now, sizeof(now));
+	file_kernel_boot(now, sizeof(now));
 	*reboot = *reboot || strcmp(now, kernel);
 	if (!*reboot &&
-	    !load_each(s, o, "domains", SIM_MAX_DOMAINS, load_domain))
+	    !json_each(o, "domains", SIM_MAX_DOMAINS, load_domain, s))
 		return -EBADMSG;
 	s->next_domid = (uint32_t)next;
 	return 0;
@@ -382,7 +286,7 @@ static int state_load(struct sim *s, bool reboot)
 {
 	_cleanup_(freep) char *path = xasprintf("%s/state.json", s->dir);
 	_cleanup_(buf_deinit) struct buf b = BUF_INIT;
-	int r = sim_file_read(path, SIM_MAX_STATE_BYTES, &b);
+	int r = file_read(path, JSON_MAX_BYTES, &b);
 
 	if (r == -ENOENT)
 		reboot = true;
@@ -405,9 +309,10 @@ int sim_state_open(struct sim *s, bool reboot)
 
 	s->next_domid = 1;
 	list_init(&s->domains);
-	list_init(&s->fences_lru);
 	map_init(&s->by_vm);
-	map_init(&s->fences);
+	fences_init(&s->fences);
+	s->fences.kept = fence_kept;
+	s->fences.data = s;
 	s->lock_fd =
 		open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (s->lock_fd < 0) {
@@ -426,10 +331,8 @@ void sim_state_close(struct sim *s)
 {
 	list_for_each_safe(l, &s->domains)
 		sim_domain_remove(s, list_entry(l, struct sim_domain, link));
-	list_for_each_safe(l, &s->fences_lru)
-		fence_free(s, list_entry(l, struct sim_fence, link));
 	map_deinit(&s->by_vm);
-	map_deinit(&s->fences);
+	fences_deinit(&s->fences);
 	if (s->lock_fd >= 0)
 		close(s->lock_fd);
 }

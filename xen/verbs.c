@@ -11,6 +11,7 @@
 struct verb {
 	const char *name;
 	int (*run)(struct verb_run *r);
+	bool (*later)(const struct xen_ops *ops); /* NULL: all have it */
 };
 
 int xen_fail_value(struct xen_call *c, struct value *error)
@@ -73,18 +74,6 @@ static int param_timeout(struct verb_run *r, int64_t *ret_ms)
 	return 0;
 }
 
-static bool path_is_plain(const char *p)
-{
-	if (*p != '/' || strlen(p) > DOMAIN_MAX_PATH || p[strlen(p) - 1] == '/')
-		return false;
-	for (const char *q = p; q; q = strchr(q + 1, '/'))
-		if (!strncmp(q, "//", 2) || !strncmp(q, "/../", 4) ||
-		    !strcmp(q, "/..") || !strncmp(q, "/./", 3) ||
-		    !strcmp(q, "/."))
-			return false;
-	return true;
-}
-
 static bool path_is_in(const char *path, const char *dir)
 {
 	size_t n = strlen(dir);
@@ -98,7 +87,7 @@ static int param_image(struct verb_run *r, const char **ret)
 	const struct value *v = value_get(r->params, "image");
 	bool found = r->n_image_dirs == 0;
 
-	if (!v || v->kind != VALUE_STRING || !path_is_plain(v->s))
+	if (!v || v->kind != VALUE_STRING || !domain_path_plain(v->s))
 		return bad(r, "image", "not a plain absolute path");
 	for (size_t i = 0; i < r->n_image_dirs; i++)
 		found = found || path_is_in(v->s, r->image_dirs[i]);
@@ -279,21 +268,31 @@ static int run_migrate_finish(struct verb_run *r)
 	return r->ops->migrate_finish(r->xen, r->call);
 }
 
+static bool can_suspend(const struct xen_ops *ops)
+{
+	return ops->suspend && ops->resume;
+}
+
+static bool can_migrate(const struct xen_ops *ops)
+{
+	return ops->migrate_receive;
+}
+
 static const struct verb verbs[] = {
-	{ "start", run_start },
-	{ "pause", run_pause },
-	{ "unpause", run_unpause },
-	{ "clean_shutdown", run_clean_shutdown },
-	{ "hard_shutdown", run_hard_shutdown },
-	{ "clean_reboot", run_clean_reboot },
-	{ "hard_reboot", run_hard_reboot },
-	{ "suspend", run_suspend },
-	{ "resume", run_resume },
-	{ "migrate_receive", run_migrate_receive },
-	{ "migrate_send", run_migrate_send },
-	{ "migrate_activate", run_migrate_activate },
-	{ "migrate_abort", run_migrate_abort },
-	{ "migrate_finish", run_migrate_finish },
+	{ "start", run_start, NULL },
+	{ "pause", run_pause, NULL },
+	{ "unpause", run_unpause, NULL },
+	{ "clean_shutdown", run_clean_shutdown, NULL },
+	{ "hard_shutdown", run_hard_shutdown, NULL },
+	{ "clean_reboot", run_clean_reboot, NULL },
+	{ "hard_reboot", run_hard_reboot, NULL },
+	{ "suspend", run_suspend, can_suspend },
+	{ "resume", run_resume, can_suspend },
+	{ "migrate_receive", run_migrate_receive, can_migrate },
+	{ "migrate_send", run_migrate_send, can_migrate },
+	{ "migrate_activate", run_migrate_activate, can_migrate },
+	{ "migrate_abort", run_migrate_abort, can_migrate },
+	{ "migrate_finish", run_migrate_finish, can_migrate },
 };
 
 const struct verb *verb_find(const char *name)
@@ -311,5 +310,8 @@ const char *verb_name(const struct verb *v)
 
 int verb_run(const struct verb *v, struct verb_run *r)
 {
+	/* A backend may lack the later verbs. */
+	if (v->later && !v->later(r->ops))
+		return xen_fail(r->call, "NOT_IMPLEMENTED", v->name);
 	return v->run(r);
 }

@@ -174,5 +174,6 @@ static inline bool xen_aborted(struct xen_call *c)
 int xen_fail_aborted(struct xen_call *c);
 
 extern const struct xen_ops xen_sim_ops;
+extern const struct xen_ops xen_xl_ops;
 
 #endif

@@ -18,6 +18,8 @@ import subprocess
 import time
 
 NULL = "OpaqueRef:NULL"
+# All deadlines are so many times longer: for slow machines.
+PATIENCE = float(os.environ.get("XENPOOL_PATIENCE", "1"))
 
 # What a client sees of a member that is gone, or of one that has no majority.
 BROKEN = (OSError, http.client.HTTPException, ValueError)
@@ -42,7 +44,8 @@ class Client:
     """
 
     def __init__(self, address, port=8443, tls=True, timeout=90):
-        self.address, self.port, self.tls, self.timeout = address, port, tls, timeout
+        self.address, self.port, self.tls = address, port, tls
+        self.timeout = timeout * PATIENCE
         self.session = None
         self.conn = None
 
@@ -95,7 +98,7 @@ class Client:
 
     def wait_task(self, task, timeout=60):
         """The task's result text; ApiError when it failed or was cancelled."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * PATIENCE
         while time.monotonic() < end:
             record = self.task.get_record(task)
             if record["status"] == "success":
@@ -122,10 +125,13 @@ def unwrap(result):
 
 
 class Member:
+    """One host: its daemon and its executor. Where processes run, how they are
+    reached and what their hypervisor holds is for a subclass to change."""
+    backend = ("--backend=sim", "--memory-mib=8192", "--cpus=4")
+
     def __init__(self, pool, index, address):
         self.pool, self.index, self.address = pool, index, address
-        self.dir = pool.dir / f"host{index + 1}"
-        self.dir.mkdir(parents=True, exist_ok=True)
+        self.dir = pool.folder_of(index)
         self.daemon = self.executor = self._own = None
         self.options = []
         self.executor_options = []
@@ -147,10 +153,9 @@ class Member:
 
     def start_executor(self, *extra):
         self.executor = self._spawn("executor", [
-            self.pool.build / "xenpool-executor", "--backend=sim",
+            self.pool.build / "xenpool-executor", *self.backend,
             f"--socket={self.dir}/executor.sock", f"--state-dir={self.dir}/xen",
-            f"--migrate-address={self.address}", "--memory-mib=8192", "--cpus=4",
-            *self.executor_options, *extra])
+            f"--migrate-address={self.address}", *self.executor_options, *extra])
 
     def start_daemon(self, *extra):
         pool = self.pool
@@ -183,7 +188,7 @@ class Member:
         child = getattr(self, what)
         if child and child.poll() is None:
             child.send_signal(sig)
-            child.wait(20)
+            child.wait(20 * PATIENCE)
         return child.returncode if child else None
 
     def stop(self):
@@ -197,14 +202,17 @@ class Member:
             child = getattr(self, what)
             if child:
                 try:
-                    child.wait(5)
+                    child.wait(5 * PATIENCE)
                 except subprocess.TimeoutExpired:
                     child.kill()
                     child.wait()
 
+    def endpoint(self, tls):
+        """Where clients reach it from here."""
+        return self.address, self.pool.https_port if tls else self.pool.http_port
+
     def client(self, login=True, tls=True, timeout=90):
-        port = self.pool.https_port if tls else self.pool.http_port
-        c = Client(self.address, port, tls, timeout)
+        c = Client(*self.endpoint(tls), tls, timeout)
         return c.login(password=self.pool.password) if login else c
 
     def log(self, name="xenpoold"):
@@ -228,9 +236,23 @@ class Member:
         names = [None, "running", "paused", "shutdown"]
         return {d["vm"]: names[d["state"]] for d in state["domains"]}
 
+    def ticks(self, vm_uuid):
+        """ms that the simulated guest has run since its boot; -1: no domain."""
+        path = self.dir / "xen" / "state.json"
+        try:
+            with open(path) as f:
+                now = time.time() - os.fstat(f.fileno()).st_mtime
+                state = json.load(f)
+        except FileNotFoundError:
+            return -1
+        for d in state["domains"]:
+            if d["vm"] == vm_uuid:
+                return d["ticks"] + int(1000 * now * (d["state"] == 1))
+        return -1
+
     def wait_up(self, timeout=20, every=0.05):
         """Until a login works here, tried again after so many seconds."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * PATIENCE
         while True:
             if self.daemon.poll() is not None:
                 raise RuntimeError(f"xenpoold of {self.address} ended with "
@@ -291,6 +313,11 @@ class LocalPool:
         os.close(fd)
         self.members = [Member(self, i, f"{network}.{i + 1}") for i in range(n)]
 
+    def folder_of(self, index):
+        folder = self.dir / f"host{index + 1}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def form(self, progress=lambda text: None):
         """Starts all members and joins the others to the first."""
         for m in self.members:
@@ -321,10 +348,14 @@ class LocalPool:
         found = [(m, m.domains().get(vm_uuid)) for m in self.members]
         return [(m, state) for m, state in found if state]
 
+    def ticks(self, vm_uuid):
+        """How far the guest has counted, wherever it is; -1: not yet."""
+        return max(m.ticks(vm_uuid) for m in self.members)
+
     def wait_formed(self, timeout=40):
         """Until every member answers, is live and enabled, and they vote: all of
         an odd number up to five, all but one of two or four."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * PATIENCE
         want = len(self.members)
         voters = min(want if want % 2 else max(want - 1, 1), 5)
         seen = None
@@ -345,7 +376,8 @@ class LocalPool:
                     assert "spare" not in roles, roles
                 return
             except BROKEN + (ApiError, AssertionError, KeyError) as e:
-                if not isinstance(e, AssertionError):
+                if not isinstance(e, AssertionError) and m._own:
+                    m._own.close()
                     m._own = None
                 seen = e if not isinstance(e, AssertionError) else seen
                 time.sleep(0.1)
@@ -353,7 +385,7 @@ class LocalPool:
 
     def leader(self, timeout=20):
         """The member that serves as master now."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * PATIENCE
         while time.monotonic() < end:
             for m in self.members:
                 if m.daemon and m.daemon.poll() is None:
@@ -371,7 +403,7 @@ class LocalPool:
 
     def wait_converged(self, timeout=30):
         """Until all members show one generation and one digest; returns it."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * PATIENCE
         seen = []
         while time.monotonic() < end:
             try:

@@ -17,7 +17,7 @@ TOP = pathlib.Path(os.environ.get("XENPOOL_TOP",
 BUILD = pathlib.Path(os.environ.get("XENPOOL_BUILD", TOP / "build")).resolve()
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(TOP / "tools"))
-from localpool import (BROKEN, NULL, NO_MAJORITY, ApiError, LocalPool,  # noqa: E402,F401
+from localpool import (BROKEN, NULL, NO_MAJORITY, PATIENCE, ApiError, LocalPool,  # noqa: E402,F401
                        unwrap)
 from watch import Watcher, Writer  # noqa: E402,F401
 
@@ -28,13 +28,13 @@ ENDED = ("success", "failure", "cancelled")
 
 def wait_for(condition, timeout, what, pause=0.05):
     """The first true value of condition(); what it says last otherwise."""
-    end = time.monotonic() + timeout
+    end = time.monotonic() + timeout * PATIENCE
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > end:
-            raise AssertionError(f"not within {timeout} s: {what}")
+            raise AssertionError(f"not within {timeout * PATIENCE:g} s: {what}")
         time.sleep(pause)
 
 
@@ -70,8 +70,7 @@ class PoolCase(unittest.TestCase):
         if not os.access(BUILD / "xenpoold", os.X_OK):
             raise RuntimeError(f"no xenpoold in {BUILD}: build first")
         cls.temporary = tempfile.TemporaryDirectory(prefix="xenpool-test-")
-        cls.pool = LocalPool(BUILD, cls.temporary.name, n=cls.members,
-                             options=cls.options, network=cls.network)
+        cls.pool = cls.make_pool()
         cls.failed = False
         try:
             cls.prepare()
@@ -81,6 +80,11 @@ class PoolCase(unittest.TestCase):
             cls.pool.stop()
             cls.temporary.cleanup()
             raise
+
+    @classmethod
+    def make_pool(cls):
+        return LocalPool(BUILD, cls.temporary.name, n=cls.members,
+                         options=cls.options, network=cls.network)
 
     @classmethod
     def prepare(cls):
@@ -175,7 +179,7 @@ class PoolCase(unittest.TestCase):
     def assert_settled(self, c, timeout=40):
         """Soon every task has ended, no operation is under way, and each VM has
         exactly the one domain that the database speaks of."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout * PATIENCE
         while True:
             why = self.unsettled(c)
             if not why:

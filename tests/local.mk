@@ -122,7 +122,7 @@ EXTRA_DIST += tests/run.py tests/check_layers.py tests/check_style.py \
 	tests/schema/errors.tsv tests/schema/fields.tsv \
 	tests/schema/methods.tsv tests/schema/relations.tsv \
 	tests/schema/role_sets.tsv tests/schema/roles.tsv \
-	tests/wire tests/integration tests/clients
+	tests/wire tests/integration tests/clients tests/lifecycle tests/xenlab
 
 include tests/sim/local.mk
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Runs the test programs and sums them up.
 
-usage: run.py [--list] [--suite SUITE]... [NAME]...
+usage: run.py [--list] [--all] [--suite SUITE]... [NAME]...
 
-Suites, in this order: style unit wire sim integration clients. NAME picks programs
-whose name contains it. Output of a program is shown when it fails and kept in
+Suites, in this order: style unit wire sim integration lifecycle clients xenlab.
+xenlab (the real Xen, emulated: many minutes) runs with --all or when it is named;
+its output is shown while it runs. NAME picks programs whose name contains it. Output of a program is shown when it fails and kept in
 BUILD/test-logs/. XENPOOL_BUILD names the build folder (default: build).
 """
 import argparse
@@ -19,8 +20,11 @@ import time
 TOP = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("XENPOOL_BUILD", TOP / "build")).resolve()
 PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
-SUITES = ["style", "unit", "wire", "sim", "integration", "clients"]
-TIMEOUT = {"style": 60, "unit": 180, "wire": 180, "sim": 1800, "integration": 600, "clients": 600}
+SUITES = ["style", "unit", "wire", "sim", "integration", "lifecycle", "clients",
+          "xenlab"]
+SLOW = {"xenlab"}  # part of --all
+TIMEOUT = {"style": 60, "unit": 180, "wire": 180, "sim": 1800, "integration": 600,
+           "lifecycle": 600, "clients": 600, "xenlab": 2400}
 
 
 def programs():
@@ -31,9 +35,10 @@ def programs():
     for path in sorted((BUILD / "tests/unit").glob("test_*")):
         if os.access(path, os.X_OK) and not path.suffix:
             yield "unit", path.name, [path]
-    for suite in SUITES[2:]:
+    for suite in SUITES[2:-1]:
         for path in sorted((TOP / "tests" / suite).glob("test_*.py")):
             yield suite, path.stem, [PYTHON, path]
+    yield "xenlab", "xenlab", [PYTHON, TOP / "tests/xenlab/run"]
 
 
 def counts(text, code):
@@ -51,6 +56,23 @@ def counts(text, code):
     return (0, 1, 0) if code else (1, 0, 0)
 
 
+def wait(child, timeout, log):
+    """The child's exit status. What it writes to the log is shown meanwhile."""
+    if not log:
+        return child.wait(timeout)
+    end = time.monotonic() + timeout
+    with open(log, errors="replace") as words:
+        while True:
+            ended = child.poll() is not None
+            sys.stdout.write(words.read())
+            sys.stdout.flush()
+            if ended:
+                return child.returncode
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired(child.args, timeout)
+            time.sleep(0.5)
+
+
 def run(suite, name, command, log):
     env = dict(os.environ, XENPOOL_BUILD=str(BUILD), XENPOOL_TOP=str(TOP),
                ASAN_OPTIONS="detect_leaks=1:abort_on_error=0",
@@ -61,7 +83,7 @@ def run(suite, name, command, log):
                                  stderr=subprocess.STDOUT, cwd=BUILD, env=env,
                                  stdin=subprocess.DEVNULL, start_new_session=True)
         try:
-            code = child.wait(TIMEOUT[suite])
+            code = wait(child, TIMEOUT[suite], suite in SLOW and log)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
@@ -74,11 +96,13 @@ def run(suite, name, command, log):
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("names", nargs="*")
+    ap.add_argument("--all", action="store_true")
     ap.add_argument("--suite", action="append", choices=SUITES)
     ap.add_argument("--list", action="store_true")
     args = ap.parse_args()
     chosen = [p for p in programs()
-              if (not args.suite or p[0] in args.suite)
+              if (p[0] in args.suite if args.suite else
+                  args.all or p[0] not in SLOW)
               and (not args.names or any(n in p[1] for n in args.names))]
     if args.list:
         print("\n".join(f"{s:12} {n}" for s, n, _ in chosen))

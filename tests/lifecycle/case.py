@@ -1,0 +1,144 @@
+"""Tests of VMs' lives that hold on any hypervisor.
+
+The pool is one of local processes with simulated Xen or, where XENPOOL_LAB names
+the machines of tests/xenlab, one of hosts with the real one. A test asks for what
+it wants through the API and looks at what there is: the rows, the hypervisors'
+domains, and how far the guest has counted.
+"""
+import os
+import pathlib
+import sys
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.dont_write_bytecode = True
+sys.path[:0] = [str(HERE.parent / "integration"), str(HERE.parent / "xenlab")]
+from harness import NULL, PATIENCE, PoolCase, new_vm, say, wait_for  # noqa: E402,F401
+from labcase import make_lab  # noqa: E402
+from localpool import ApiError  # noqa: E402,F401
+
+MIB = 1 << 20
+MEMORY = 128 * MIB
+REAL = "XENPOOL_LAB" in os.environ
+
+
+class LifeCase(PoolCase):
+    members = 2
+
+    @classmethod
+    def make_pool(cls):
+        if REAL:
+            return make_lab(cls)
+        return super().make_pool()
+
+    def setUp(self):
+        self.c = self.client()
+        self.a, self.b = self.pool.members[:2]
+        self.host_a, self.host_b = (m.host_ref(self.c) for m in (self.a, self.b))
+        self.made = []
+        self.addCleanup(self.drop)
+
+    def drop(self):
+        """What a test made must not stand in the next one's way."""
+        for vm in self.made:
+            try:
+                if self.c.VM.get_power_state(vm) != "Halted":
+                    self.c.VM.hard_shutdown(vm)
+                self.c.VM.destroy(vm)
+            except Exception as e:
+                say(f"{vm} stays: {e}")
+
+    # ---- guests ----
+
+    def vm(self, name, kind="pvh", ends=None, after=3, deaf=False, period=1, slow=None):
+        """A halted VM of a small guest that counts. ends: shutdown, reboot or
+        crash, by itself so many seconds after its start. slow: an operation
+        that takes the simulated Xen a second, as it does the real one."""
+        c = self.c
+        sim, args = {}, ["console=hvc0", f"lab.period={period}"]
+        if ends:
+            sim.update(event=ends, event_ms=after * 1000)
+            args.append(f"lab.{ends.replace('shutdown', 'poweroff')}={after}")
+        if deaf:
+            sim["ignore_shutdown"] = "true"
+            args.append("lab.deaf")
+        if slow:
+            sim[slow + "_ms"] = 1000
+        vm = new_vm(c, name, **sim)
+        self.made.append(vm)
+        if kind != "pvh":
+            c.VM.set_domain_type(vm, kind)
+        c.VM.set_PV_bootloader(vm, "")
+        c.VM.set_PV_kernel(vm, "/share/guest/vmlinux")
+        c.VM.set_PV_ramdisk(vm, "/share/guest/guest.cpio")
+        c.VM.set_PV_args(vm, " ".join(args))
+        c.VM.set_memory_limits(vm, MEMORY, MEMORY, MEMORY, MEMORY)
+        return vm
+
+    def state(self, vm):
+        return self.c.VM.get_power_state(vm)
+
+    def home(self, vm):
+        return self.c.host.get_address(self.c.VM.get_resident_on(vm))
+
+    def domains_of(self, vm):
+        """[(address, state)] on all hosts."""
+        return [(m.address, s) for m, s in self.pool.domains(self.c.VM.get_uuid(vm))]
+
+    def assert_domain(self, vm, state):
+        """One domain, where the database says that it is."""
+        self.assertEqual(self.domains_of(vm), [(self.home(vm), state)])
+
+    # ---- how far a guest has counted ----
+
+    def ticks(self, vm):
+        """What the guest counted last; -1 before it does."""
+        return self.pool.ticks(self.c.VM.get_uuid(vm))
+
+    def counts_beyond(self, vm, number, timeout=20):
+        """The guest's count, once it is larger than number."""
+        return wait_for(lambda: (n := self.ticks(vm)) > number and n or None,
+                        timeout, f"the guest counts beyond {number}")
+
+    def assert_counts(self, vm):
+        """The guest runs: it counts on."""
+        return self.counts_beyond(vm, max(self.ticks(vm), 0))
+
+    def assert_still(self, vm):
+        """The guest does not count at all."""
+        time.sleep(0.5 if REAL else 0.05)
+        before = self.ticks(vm)
+        time.sleep(2.5 if REAL else 0.25)
+        self.assertEqual(self.ticks(vm), before)
+
+    def assert_one_life(self, vm):
+        """The guest has never been started anew: since it was started it has
+        said each number once, on whichever host."""
+        if REAL:
+            said = self.pool.counts(self.c.VM.get_uuid(vm))
+            self.assertEqual(sorted(said), list(range(len(said))))
+
+
+class Gap(threading.Thread):
+    """Watches how a guest counts, on whatever host, and remembers the longest
+    time in which it did not."""
+
+    def __init__(self, pool, uuid):
+        super().__init__(daemon=True)
+        self.pool, self.uuid = pool, uuid
+        self.done = threading.Event()
+        self.longest, self.seen = 0.0, 0
+
+    def run(self):
+        last, at = self.pool.ticks(self.uuid), time.monotonic()
+        while not self.done.wait(0.02):
+            now, number = time.monotonic(), self.pool.ticks(self.uuid)
+            if number > last:
+                self.longest = max(self.longest, now - at)
+                last, at, self.seen = number, now, self.seen + 1
+
+    def stop(self):
+        self.done.set()
+        self.join()
+        return self.longest

@@ -16,5 +16,6 @@ const struct handler_def *const pool_handlers[] = {
 
 const struct pool_module *const pool_modules[] = {
 	&req_module, &session_module, &task_module,   &event_module,
-	&job_module, &host_module,    &member_module, NULL,
+	&job_module, &host_module,    &member_module, &guest_module,
+	NULL,
 };

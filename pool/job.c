@@ -199,6 +199,10 @@ static void send_step(struct pool *p, struct run *run, const struct record *job,
 			      "fence", value_int(record_int(job, F_job_fence)),
 			      "params", step->params(p, job, vm), NULL);
 	r = p->hooks.executor_send(p->hooks.data, msg);
+	if (r == 0)
+		guest_config_sent(p, record_str(vm, F_VM_uuid),
+				  value_get(value_get(msg, "params"),
+					    "config"));
 	value_unref(msg);
 	run->sent = r == 0;
 	if (r < 0 && r != -ENOTCONN)

@@ -89,5 +89,7 @@ void job_tell_parent(struct job_end *e, const struct value *error);
 /* ---- job_config.c ---- */
 /* The executor's `config` of a VM. */
 struct value *job_vm_config(const struct record *vm);
+/* The part of VM.xenstore_data that reaches the guest. */
+struct value *job_vm_xenstore(const struct record *vm);
 
 #endif

@@ -12,10 +12,16 @@ static bool any_key(const char *key)
 	return true;
 }
 
-/* Other keys never reach the guest. */
+/* Other keys never reach the guest, nor do those that no node can have. */
 static bool guest_key(const char *key)
 {
-	return !strncmp(key, "vm-data/", 8) || !strncmp(key, "FIST/", 5);
+	size_t n = strlen(key);
+
+	return (!strncmp(key, "vm-data/", 8) || !strncmp(key, "FIST/", 5)) &&
+	       key[n - 1] != '/' && !strstr(key, "//") &&
+	       strspn(key, "abcdefghijklmnopqrstuvwxyz"
+			   "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+			   "0123456789-/_@:.") == n;
 }
 
 static struct value *filtered(const struct value *map,
@@ -36,6 +42,11 @@ static struct value *filtered(const struct value *map,
 	ret = value_map_from(pairs, n);
 	free(pairs);
 	return ret;
+}
+
+struct value *job_vm_xenstore(const struct record *vm)
+{
+	return filtered(vm->fields[F_VM_xenstore_data], guest_key);
 }
 
 static struct value *text_field(const struct record *vm, unsigned field,
@@ -77,7 +88,7 @@ struct value *job_vm_config(const struct record *vm)
 		"on_shutdown", value_ref(vm->fields[F_VM_actions_after_shutdown]),
 		"on_reboot", value_ref(vm->fields[F_VM_actions_after_reboot]),
 		"on_crash", value_ref(vm->fields[F_VM_actions_after_crash]),
-		"xenstore", filtered(vm->fields[F_VM_xenstore_data], guest_key),
+		"xenstore", job_vm_xenstore(vm),
 		"platform", filtered(vm->fields[F_VM_platform], any_key),
 		"other_config", filtered(vm->fields[F_VM_other_config],
 					 any_key),

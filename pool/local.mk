@@ -55,8 +55,11 @@ pool_libpool_a_SOURCES = \
 	pool/vm_create.c \
 	pool/vm_device.c \
 	pool/vm_draft.c \
+	pool/vm_guest.c pool/vm_guest.h \
+	pool/vm_guest_data.c \
 	pool/vm_life.c \
 	pool/vm_memory.c \
+	pool/vm_metrics.c \
 	pool/vm_ops.c \
 	pool/vm_query.c \
 	pool/vm_reconcile.c \

@@ -140,6 +140,7 @@ struct pool {
 	struct vm_state *vms;
 	struct job_state *jobs;
 	struct host_state *hosts;
+	struct guest_state *guests;
 	struct member_state *members;
 };
 

@@ -163,6 +163,12 @@ void job_leader_tick(struct pool *p);
 void vm_reconcile(struct pool *p, const struct value *state);
 void vm_domain_event(struct pool *p, const char *vm_uuid, const char *event);
 
+/* ---- vm_guest.c: what guests tell and are told ---- */
+extern const struct pool_module guest_module;
+/* The executor has got this `config` for a domain of the VM. */
+void guest_config_sent(struct pool *p, const char *uuid,
+		       const struct value *config);
+
 /* ---- host.c, host_live.c, dbsync.c, member.c ---- */
 extern const struct handler_def vm_handlers[]; /* VM.*, VBD.*, VIF.* */
 extern const struct handler_def host_handlers[];

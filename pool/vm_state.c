@@ -98,6 +98,10 @@ static void metrics_live(const struct pool *p, struct draft *vm,
 		  record_int(vm->now, F_VM_memory_target));
 	draft_int(&m, F_VM_metrics_VCPUs_number,
 		  record_int(vm->now, F_VM_VCPUs_at_startup));
+	draft_set(&m, F_VM_metrics_state,
+		  value_set_of(value_is_str(vm->now->fields[F_VM_power_state],
+					    "Paused") ? "paused" : "running",
+			       NULL));
 	draft_bool(&m, F_VM_metrics_hvm, !strcmp(type, "hvm"));
 	draft_str(&m, F_VM_metrics_current_domain_type, type);
 	draft_date(&m, F_VM_metrics_last_updated, now);
@@ -113,6 +117,7 @@ static void metrics_gone(const struct pool *p, struct draft *vm)
 		return;
 	metrics_open(p, vm, &m);
 	draft_int(&m, F_VM_metrics_memory_actual, 0);
+	draft_set(&m, F_VM_metrics_state, value_set_empty());
 	draft_str(&m, F_VM_metrics_current_domain_type, "unspecified");
 	draft_date(&m, F_VM_metrics_last_updated, env_wall_ms() / 1000);
 	draft_write(&m);
@@ -152,6 +157,18 @@ void vm_moves_to(const struct pool *p, struct draft *vm,
 	renew_consoles(p, vm, host);
 }
 
+/* What a guest told stays to be read until the next boot. */
+static void silence_guest(const struct pool *p, struct draft *vm)
+{
+	const struct record *g = store_get_class(
+		store_of(p), CLASS_VM_guest_metrics,
+		record_str(vm->now, F_VM_guest_metrics));
+
+	if (g && record_bool(g, F_VM_guest_metrics_live))
+		txn_set(vm->t, g->cls, value_str(g->ref),
+			F_VM_guest_metrics_live, value_bool(false));
+}
+
 static void leaves_host(const struct pool *p, struct draft *vm)
 {
 	draft_null(vm, F_VM_resident_on);
@@ -159,6 +176,7 @@ static void leaves_host(const struct pool *p, struct draft *vm)
 	draft_int(vm, F_VM_domid, -1);
 	vm_drop_consoles(store_of(p), vm->t, vm->base);
 	metrics_gone(p, vm);
+	silence_guest(p, vm);
 }
 
 void vm_becomes_halted(const struct pool *p, struct draft *vm)

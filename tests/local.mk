@@ -8,6 +8,7 @@ UNIT_TESTS = \
 	tests/unit/test_executor_limits \
 	tests/unit/test_executor_migrate \
 	tests/unit/test_failpoint \
+	tests/unit/test_guest \
 	tests/unit/test_http \
 	tests/unit/test_image \
 	tests/unit/test_jsonrpc \
@@ -52,6 +53,8 @@ tests_unit_test_executor_migrate_SOURCES = tests/unit/test_executor_migrate.c
 tests_unit_test_executor_migrate_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_failpoint_SOURCES = tests/unit/test_failpoint.c
 tests_unit_test_failpoint_LDADD = $(BASE) $(BASE_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_guest_SOURCES = tests/unit/test_guest.c
+tests_unit_test_guest_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_http_SOURCES = tests/unit/test_http.c
 tests_unit_test_http_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_image_SOURCES = tests/unit/test_image.c

@@ -20,6 +20,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "xen/consoles.h"
+#include "xen/guests.h"
 #include "xen/jobs.h"
 #include "xen/message.h"
 
@@ -36,6 +37,7 @@ struct executor {
 	struct xen *xen;
 	struct jobs *jobs;
 	struct consoles *consoles;
+	struct guests *guests;
 	int lock_fd, listen_fd, signal_fd, wake_fd;
 	bool stop;
 
@@ -79,6 +81,14 @@ static void on_event(void *data, const struct xen_event *ev)
 		log_warn("domain %u of %s: its event found no room", ev->domid,
 			 ev->vm);
 	wake(e);
+}
+
+static void on_guest(void *data, const char *vm, uint32_t domid,
+		     struct value *metrics)
+{
+	struct executor *e = data;
+
+	guests_report(e->guests, vm, domid, metrics);
 }
 
 static void events_listen(struct executor *e, bool on)
@@ -199,6 +209,7 @@ static struct value *state_value(struct executor *e)
 		log_error("cannot ask the hypervisor: %s", strerror(-r));
 		return NULL;
 	}
+	guests_keep(e->guests, domains, n);
 	set = value_set_new(n);
 	for (size_t i = 0; i < n; i++)
 		set->items[i] = domain_value(&domains[i]);
@@ -279,13 +290,24 @@ static bool send_console(struct executor *e)
 	return true;
 }
 
+static bool send_guest(struct executor *e)
+{
+	_cleanup_(value_unrefp) struct value *v = guests_next(e->guests);
+
+	if (!v || !packet_send(e, v))
+		return false;
+	guests_told(e->guests, v);
+	return true;
+}
+
 /* True when there may be more. */
 static bool pump_one(struct executor *e)
 {
 	return send_state(e) || (!e->full && e->conn >= 0 && send_event(e)) ||
 	       (!e->full && e->conn >= 0 && send_done(e)) ||
 	       (!e->full && e->conn >= 0 && send_console(e)) ||
-	       (!e->full && e->conn >= 0 && send_progress(e));
+	       (!e->full && e->conn >= 0 && send_progress(e)) ||
+	       (!e->full && e->conn >= 0 && send_guest(e));
 }
 
 static void pump(struct executor *e)
@@ -317,6 +339,7 @@ static void on_hello(struct executor *e, const struct value *v)
 	log_info("daemon of host %s is here", host);
 	e->greeted = true;
 	e->state_due = true;
+	guests_again(e->guests);
 	events_listen(e, true);
 }
 
@@ -517,6 +540,7 @@ static int backend_open(struct executor *e)
 		.cpus = e->o->cpus,
 		.reboot = e->o->reboot,
 		.event = on_event,
+		.guest = on_guest,
 		.event_data = e,
 	};
 	struct jobs_config j = {
@@ -580,6 +604,7 @@ static void executor_close(struct executor *e)
 		consoles_stop(e->consoles);
 	if (e->xen)
 		e->o->ops->close(e->xen);
+	guests_free(e->guests);
 	fd_close(e->signal_fd);
 	fd_close(e->wake_fd);
 	fd_close(e->lock_fd);
@@ -597,6 +622,14 @@ static int64_t next_deadline(const struct executor *e)
 	if (e->conn < 0)
 		return INT64_MAX;
 	return e->greeted ? e->state_at : e->hello_by;
+}
+
+static int64_t next_turn(const struct executor *e)
+{
+	int64_t at = next_deadline(e);
+
+	return e->conn >= 0 && e->greeted ?
+		       MIN(at, guests_next_at(e->guests)) : at;
 }
 
 static void drain(int fd)
@@ -642,7 +675,7 @@ static void loop(struct executor *e)
 			[P_LISTEN] = { .fd = e->listen_fd, .events = POLLIN },
 			[P_CONN] = { .fd = e->conn, .events = POLLIN },
 		};
-		int64_t at = next_deadline(e), left = at - env_mono_ms();
+		int64_t at = next_turn(e), left = at - env_mono_ms();
 
 		if (e->full)
 			p[P_CONN].events |= POLLOUT;
@@ -666,6 +699,7 @@ int executor_run(const struct executor_options *o)
 	e->o = o;
 	e->lock_fd = e->listen_fd = e->signal_fd = e->wake_fd = e->conn = -1;
 	e->packet = xmalloc(EXEC_MAX_MESSAGE + 1);
+	e->guests = guests_new(wake, e);
 	pthread_mutex_init(&e->events_lock, NULL);
 	r = executor_open(e);
 	if (r == 0) {

@@ -12,10 +12,14 @@ xen_libexecutor_a_SOURCES = \
 	xen/executor.c xen/executor.h \
 	xen/fences.c xen/fences.h \
 	xen/files.c xen/files.h \
+	xen/guest_pace.c xen/guest_pace.h \
+	xen/guest_scan.c xen/guest_scan.h \
+	xen/guests.c xen/guests.h \
 	xen/jobs.c xen/jobs.h \
 	xen/sim.c xen/sim.h \
 	xen/sim_console.c \
 	xen/sim_files.c \
+	xen/sim_guest.c \
 	xen/sim_migrate.c \
 	xen/sim_net.c \
 	xen/sim_state.c \

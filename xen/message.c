@@ -49,6 +49,9 @@ static const struct form forms[] = {
 	  "console",
 	  { { "id", STR }, { "ok", BOOL }, { "error", SET } } },
 	{ EXEC_TO_DAEMON,
+	  "guest",
+	  { { "vm", STR }, { "domid", INT }, { "metrics", STRUCT } } },
+	{ EXEC_TO_DAEMON,
 	  "domain",
 	  { { "vm", STR }, { "domid", INT }, { "event", STR } } },
 };
@@ -137,6 +140,42 @@ static bool outcome_valid(const struct value *v, char *reason, size_t size)
 	return false;
 }
 
+static const struct form_member metrics_form[] = {
+	{ "PV_drivers_version", STRUCT }, { "os_version", STRUCT },
+	{ "netbios_name", STRUCT }, { "memory", STRUCT },
+	{ "networks", STRUCT }, { "other", STRUCT },
+	{ "can_use_hotplug_vbd", STR }, { "can_use_hotplug_vif", STR },
+	{ "PV_drivers_detected", BOOL },
+};
+
+static bool is_map_of_texts(const struct value *v)
+{
+	if (v->kind != VALUE_MAP)
+		return false;
+	for (uint32_t i = 0; i < v->n; i++)
+		if (v->items[2 * (size_t)i + 1]->kind != VALUE_STRING)
+			return false;
+	return true;
+}
+
+static bool guest_valid(const struct value *v, char *reason, size_t size)
+{
+	const struct value *m = value_get(v, "metrics");
+
+	if (!has_members(m, metrics_form, ARRAY_LEN(metrics_form), reason,
+			 size))
+		return false;
+	for (size_t i = 0; i < ARRAY_LEN(metrics_form); i++) {
+		if (metrics_form[i].kinds != STRUCT ||
+		    is_map_of_texts(value_get(m, metrics_form[i].name)))
+			continue;
+		snprintf(reason, size, "%s is not a map of strings",
+			 metrics_form[i].name);
+		return false;
+	}
+	return true;
+}
+
 static bool id_valid(const struct value *v, char *reason, size_t size)
 {
 	const struct value *id = value_get(v, "id");
@@ -179,6 +218,8 @@ bool exec_message_check(enum exec_direction dir, const struct value *v,
 		return false;
 	if (!strcmp(f->type, "state"))
 		return state_valid(v, reason, size);
+	if (!strcmp(f->type, "guest"))
+		return guest_valid(v, reason, size);
 	if (f->dir == EXEC_TO_DAEMON && value_get(v, "ok"))
 		return outcome_valid(v, reason, size);
 	return true;

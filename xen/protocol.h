@@ -24,6 +24,12 @@
  *                 sent after hello, on list, and every 5 seconds
  *   type=done     id vm ok=<bool> error=[CODE, params...] result=<struct>
  *   type=progress id progress=<float 0..1>
+ *   type=guest    vm domid metrics={PV_drivers_version, os_version,
+ *                 netbios_name, memory, networks, other: maps of strings;
+ *                 can_use_hotplug_vbd, can_use_hotplug_vif: yes|no|unspecified;
+ *                 PV_drivers_detected: bool}
+ *                 what a guest tells of itself, when it is news and at most
+ *                 every 2 s a guest; all guests' after hello
  *   type=domain   vm domid event=shutdown|reboot|crash|gone
  *   type=console  id ok error=[CODE, params...]; when ok, a descriptor comes
  *                 with the packet (SCM_RIGHTS): a connected stream socket that
@@ -56,6 +62,10 @@
  *   hard_shutdown                             (ok also when there is none)
  *   clean_reboot timeout_s, config            -> domid
  *   hard_reboot  config                       -> domid
+ *   set_xenstore xenstore: map                (nodes below the domain's
+ *                                             directory, all under vm-data/ or
+ *                                             FIST/; they replace those that
+ *                                             are there)
  *   suspend    image:<path>, timeout_s        (domain gone, image written)
  *   resume     image, config, paused          -> domid
  *   migrate_receive config                    -> domid, address, port, token
@@ -78,6 +88,7 @@
  * The simulated Xen reads other_config keys "sim:start_ms", "sim:shutdown_ms",
  * "sim:migrate_ms" (delays), "sim:fail" (a verb that fails with
  * INTERNAL_ERROR), "sim:ignore_shutdown" (a guest that never answers), and
+ * "sim:guest" (agent, none, or flood: 8000 nodes of 2 KiB that change always),
  * "sim:event" (what a guest does by itself: shutdown, reboot, crash, gone) with
  * "sim:event_ms" (after so much running; 1000).
  */

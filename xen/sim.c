@@ -68,6 +68,9 @@ bool sim_script_parse(struct xen_call *c, const struct domain_config *cfg,
 		return false;
 	}
 	snprintf(ret->fail, sizeof(ret->fail), "%s", fail);
+	if (!sim_guest_mode(c, value_get_str(cfg->other_config, "sim:guest"),
+			    &ret->guest))
+		return false;
 	ret->ignore_shutdown = *ignore && strcmp(ignore, "false") &&
 			       strcmp(ignore, "0");
 	return script_ms(c, cfg, "sim:start_ms", DEFAULT_START_MS,
@@ -155,6 +158,7 @@ int sim_domain_reserve(struct sim *s, struct xen_call *c,
 	d->memory = cfg->memory_target;
 	d->vcpus = cfg->vcpus;
 	d->script = *script;
+	d->xenstore = value_ref(cfg->xenstore);
 	*ret = d;
 	return 0;
 }
@@ -587,6 +591,7 @@ static void sim_close(struct xen *x)
 	sim_console_stop(s);
 	sim_net_close(s);
 	sim_state_close(s);
+	guest_scan_free(s->scan);
 	pthread_mutex_destroy(&s->lock);
 	free(s->dir);
 	free(s);
@@ -601,7 +606,9 @@ static int sim_open(const struct xen_options *o, struct xen **ret)
 	s->memory = o->memory_bytes;
 	s->cpus = o->cpus;
 	s->event = o->event;
+	s->guest = o->guest;
 	s->event_data = o->event_data;
+	s->scan = guest_scan_new();
 	snprintf(s->host_uuid, sizeof(s->host_uuid), "%s", o->host_uuid);
 	snprintf(s->migrate_address, sizeof(s->migrate_address), "%s",
 		 o->migrate_address);
@@ -631,6 +638,7 @@ const struct xen_ops xen_sim_ops = {
 	.hard_shutdown = sim_hard_shutdown,
 	.clean_reboot = sim_clean_reboot,
 	.hard_reboot = sim_hard_reboot,
+	.set_xenstore = sim_set_xenstore,
 	.suspend = sim_suspend,
 	.resume = sim_resume,
 	.migrate_receive = sim_migrate_receive,

@@ -24,6 +24,7 @@
 #include "schema/call.h"
 #include "xen/fences.h"
 #include "xen/files.h"
+#include "xen/guest_pace.h"
 #include "xen/xen_ops.h"
 
 #define SIM_MAX_DOMAINS 1000
@@ -47,6 +48,8 @@ enum sim_migration {
 	SIM_ARRIVED,  /* destination: whole, waiting for its activation */
 };
 
+enum sim_guest_kind { SIM_GUEST_AGENT, SIM_GUEST_SILENT, SIM_GUEST_FLOOD };
+
 /* What other_config asks of the guest ("sim:..." keys, see protocol.h). */
 struct sim_script {
 	uint32_t start_ms, shutdown_ms, migrate_ms;
@@ -54,6 +57,7 @@ struct sim_script {
 	bool ignore_shutdown;
 	enum xen_event_kind event; /* event_ms > 0: after that much running */
 	uint32_t event_ms;
+	enum sim_guest_kind guest; /* what its agent is like */
 };
 
 struct sim_domain {
@@ -71,6 +75,9 @@ struct sim_domain {
 	 * what passed since since_ms (boot-time clock). */
 	int64_t ticks, since_ms;
 	struct sim_script script;
+	struct value *xenstore; /* what the pool tells it; not saved */
+	struct guest_pace pace; /* once it was heard */
+	bool heard;
 	/* Of the migration: what was presented or is expected, "" for none.
 	 * attempt tells one expectation from the next (not saved). */
 	char token[XEN_TOKEN_LEN + 1];
@@ -89,7 +96,10 @@ struct sim {
 	uint64_t memory;
 	uint32_t cpus;
 	void (*event)(void *data, const struct xen_event *ev);
+	void (*guest)(void *data, const char *vm, uint32_t domid,
+		      struct value *metrics);
 	void *event_data;
+	struct guest_scan *scan; /* the thread's own */
 
 	pthread_mutex_t lock;
 	char boot_id[UUID_LEN + 1];
@@ -175,6 +185,14 @@ int sim_net_listen(struct sim *s, uint16_t *ret_port);
 int sim_console_start(struct sim *s);
 void sim_console_stop(struct sim *s);
 int sim_console_open(struct xen *x, const char *vm, struct xen_console *ret);
+
+/* ---- sim_guest.c: what guests tell ---- */
+bool sim_guest_mode(struct xen_call *c, const char *word,
+		    enum sim_guest_kind *ret);
+void sim_guest_tick(struct sim *s);     /* the thread's */
+int64_t sim_guest_wait(struct sim *s);  /* ms until then; locked */
+int sim_set_xenstore(struct xen *x, struct xen_call *c,
+		     const struct value *nodes_wanted);
 
 /* ---- sim_migrate.c: what the thread asks of it ---- */
 /* Uses up the token; false: nobody expects it. */

@@ -283,7 +283,7 @@ static size_t poll_set(struct sim_net *net, struct pollfd *p, bool *ret_stop)
 	listen_close_unneeded(net);
 	p[0] = (struct pollfd){ .fd = net->wake_fd, .events = POLLIN };
 	p[1] = (struct pollfd){ .fd = net->listen_fd, .events = POLLIN };
-	ms = events_in_ms(net->s);
+	ms = MIN(events_in_ms(net->s), sim_guest_wait(net->s));
 	*ret_stop = net->stop;
 	pthread_mutex_unlock(&net->s->lock);
 	for (size_t i = 0; i < net->n_conns; i++) {
@@ -308,6 +308,7 @@ static void poll_done(struct sim_net *net, const struct pollfd *p, size_t n)
 	if (p[1].revents)
 		conns_accept(net);
 	conns_sweep(net, false);
+	sim_guest_tick(net->s);
 	while (next_event(net->s, &ev))
 		net->s->event(net->s->event_data, &ev);
 }

@@ -67,6 +67,7 @@ void sim_domain_remove(struct sim *s, struct sim_domain *d)
 {
 	map_del(&s->by_vm, d->vm, strlen(d->vm));
 	list_remove(&d->link);
+	value_unref(d->xenstore);
 	free(d);
 }
 
@@ -152,6 +153,7 @@ static struct json_object *domain_json(const struct sim_domain *d)
 	json_add_int(o, "ignore_shutdown", p->ignore_shutdown);
 	json_add_int(o, "event", p->event);
 	json_add_int(o, "event_ms", p->event_ms);
+	json_add_int(o, "guest", p->guest);
 	return o;
 }
 
@@ -199,7 +201,7 @@ int sim_state_save(struct sim *s)
 
 static bool load_script(struct json_object *o, struct sim_script *p)
 {
-	int64_t start, stop, migrate, ignore, event, event_ms;
+	int64_t start, stop, migrate, ignore, event, event_ms, guest;
 
 	if (!json_int(o, "start_ms", 0, SIM_MAX_DELAY_MS, &start) ||
 	    !json_int(o, "shutdown_ms", 0, SIM_MAX_DELAY_MS, &stop) ||
@@ -207,7 +209,8 @@ static bool load_script(struct json_object *o, struct sim_script *p)
 	    !json_str(o, "fail", p->fail, sizeof(p->fail)) ||
 	    !json_int(o, "ignore_shutdown", 0, 1, &ignore) ||
 	    !json_int(o, "event", 0, XEN_EV_GONE, &event) ||
-	    !json_int(o, "event_ms", 0, SIM_MAX_DELAY_MS, &event_ms))
+	    !json_int(o, "event_ms", 0, SIM_MAX_DELAY_MS, &event_ms) ||
+	    !json_int(o, "guest", 0, SIM_GUEST_FLOOD, &guest))
 		return false;
 	p->start_ms = (uint32_t)start;
 	p->shutdown_ms = (uint32_t)stop;
@@ -215,6 +218,7 @@ static bool load_script(struct json_object *o, struct sim_script *p)
 	p->ignore_shutdown = ignore;
 	p->event = (enum xen_event_kind)event;
 	p->event_ms = (uint32_t)event_ms;
+	p->guest = (enum sim_guest_kind)guest;
 	return true;
 }
 

@@ -196,6 +196,34 @@ static int run_hard_reboot(struct verb_run *r)
 	return result_domid(r, rc, domid);
 }
 
+static bool is_node_path(const struct value *key)
+{
+	const char *s = value_str(key);
+	size_t n = strlen(s);
+
+	return n > 0 && n <= DOMAIN_MAX_KEY && s[n - 1] != '/' &&
+	       (!strncmp(s, "vm-data/", 8) || !strncmp(s, "FIST/", 5)) &&
+	       !strstr(s, "//") &&
+	       strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+			 "0123456789-/_@:.") == n;
+}
+
+static int run_set_xenstore(struct verb_run *r)
+{
+	const struct value *v = value_get(r->params, "xenstore");
+
+	if (!v || v->kind != VALUE_MAP || v->n > DOMAIN_MAX_KEYS)
+		return bad(r, "xenstore", "missing, no map or too large");
+	for (uint32_t i = 0; i < v->n; i++) {
+		const struct value *item = v->items[2 * (size_t)i + 1];
+
+		if (!is_node_path(v->items[2 * (size_t)i]) ||
+		    item->kind != VALUE_STRING || item->n > DOMAIN_MAX_ITEM)
+			return bad(r, "xenstore", "not a node for a guest");
+	}
+	return r->ops->set_xenstore(r->xen, r->call, v);
+}
+
 static int run_suspend(struct verb_run *r)
 {
 	const char *image;
@@ -278,6 +306,11 @@ static bool can_migrate(const struct xen_ops *ops)
 	return ops->migrate_receive;
 }
 
+static bool can_set_xenstore(const struct xen_ops *ops)
+{
+	return ops->set_xenstore;
+}
+
 static const struct verb verbs[] = {
 	{ "start", run_start, NULL },
 	{ "pause", run_pause, NULL },
@@ -286,6 +319,7 @@ static const struct verb verbs[] = {
 	{ "hard_shutdown", run_hard_shutdown, NULL },
 	{ "clean_reboot", run_clean_reboot, NULL },
 	{ "hard_reboot", run_hard_reboot, NULL },
+	{ "set_xenstore", run_set_xenstore, can_set_xenstore },
 	{ "suspend", run_suspend, can_suspend },
 	{ "resume", run_resume, can_suspend },
 	{ "migrate_receive", run_migrate_receive, can_migrate },

@@ -47,6 +47,9 @@ struct xen_options {
 	bool reboot;                 /* sim: the host has just been restarted */
 	/* Any thread; must not call back into the backend. */
 	void (*event)(void *data, const struct xen_event *ev);
+	/* What a guest tells of itself (see guest_scan.h); takes metrics. */
+	void (*guest)(void *data, const char *vm, uint32_t domid,
+		      struct value *metrics);
 	void *event_data;
 };
 
@@ -133,6 +136,10 @@ struct xen_ops {
 	int (*hard_reboot)(struct xen *x, struct xen_call *c,
 			   const struct domain_config *cfg,
 			   uint32_t *ret_domid);
+	/* Makes these nodes (a map of paths below the domain's directory to
+	 * texts) all that is there under vm-data/ and FIST/. */
+	int (*set_xenstore)(struct xen *x, struct xen_call *c,
+			    const struct value *nodes);
 	/* image: absolute path; replaced whole, or not at all. */
 	int (*suspend)(struct xen *x, struct xen_call *c, const char *image,
 		       int64_t timeout_ms);

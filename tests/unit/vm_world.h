@@ -39,6 +39,7 @@ struct dom {
 	enum dom_state state;
 	const char *reason;
 	bool image; /* a suspended image of it is here */
+	struct value *xenstore; /* as told last */
 };
 
 struct sim_host {
@@ -243,6 +244,9 @@ static inline struct value *do_verb(struct sim_host *h, const char *verb,
 	} else if (!strcmp(verb, "suspend")) {
 		d->state = GONE;
 		d->image = true;
+	} else if (!strcmp(verb, "set_xenstore")) {
+		value_unref(d->xenstore);
+		d->xenstore = value_ref(value_get(params, "xenstore"));
 	} else if (!strcmp(verb, "migrate_receive")) {
 		if (d->state == GONE)
 			d->domid = ++h->next_domid;

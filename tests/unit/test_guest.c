@@ -306,7 +306,7 @@ static void test_scan_random(void **state)
 {
 	struct guest_scan *s = guest_scan_new();
 
-	for (unsigned round = 0; round < 300; round++) {
+	for (unsigned round = 0; round < 60; round++) {
 		enum guest_ask ask;
 		struct value *m;
 		const char *path;

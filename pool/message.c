@@ -21,6 +21,19 @@ void message_create(struct txn *t, const char *name, int priority,
 	txn_set(t, CLS, ref, F_message_body, value_stringz(body));
 }
 
+void pool_alarm(struct pool *p, const uint8_t id[TXN_ID_LEN], const char *name,
+		int priority, const char *text)
+{
+	const struct record *pool = pool_row(p);
+	struct txn *t = txn_new(p->cfg.host_uuid);
+
+	if (id)
+		memcpy(t->id, id, TXN_ID_LEN);
+	message_create(t, name, priority, "Pool",
+		       pool ? record_str(pool, F_pool_uuid) : "", text);
+	pool_submit(p, t, NULL, NULL);
+}
+
 void message_collect(const struct pool *p, struct txn *t, unsigned at_most)
 {
 	const struct store *s = p->hooks.store(p->hooks.data);

@@ -122,6 +122,11 @@ void pool_timers(struct pool *p);
 void pool_executor_message(struct pool *p, const struct value *msg);
 void pool_executor_connected(struct pool *p, bool up);
 
+/* Posts a message on the pool. id: several members post it, once in all; NULL:
+ * this one alone. */
+void pool_alarm(struct pool *p, const uint8_t id[TXN_ID_LEN], const char *name,
+		int priority, const char *text);
+
 /* Names of all custom messages without a handler, for `xenpoolctl api`; the
  * i-th, NULL at the end. */
 const char *pool_missing_message(size_t i);

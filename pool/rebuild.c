@@ -132,16 +132,18 @@ int rebuild_note(const char *dir, const char *why, bool asked)
 	return write_text(marker, why);
 }
 
-void rebuild_done(const char *dir)
+char *rebuild_done(const char *dir)
 {
 	_cleanup_(freep) char *marker = in(dir, "rebuild");
 	_cleanup_(freep) char *last = in(dir, "rebuilt");
-	_cleanup_(freep) char *why = read_text(marker);
+	char *why = read_text(marker);
 
+	why = why ? why : xstrdup("");
 	/* Written anew for its time. */
-	if (write_text(last, why ? why : "") == 0 && unlink(marker) < 0 &&
+	if (write_text(last, why) == 0 && unlink(marker) < 0 &&
 	    errno != ENOENT)
 		log_error("cannot remove %s: %s", marker, strerror(errno));
+	return why;
 }
 
 /* ---- out of the pool ---- */

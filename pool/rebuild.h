@@ -27,7 +27,8 @@ int rebuild_prepare(const char *data_dir, bool has_state, size_t n_members,
 /* The log is given up: the next start begins anew. -EAGAIN: that was done not
  * long ago. asked: an operator wants it, so however often. */
 int rebuild_note(const char *data_dir, const char *why, bool asked);
-void rebuild_done(const char *data_dir);
+/* The reason, the caller's. */
+char *rebuild_done(const char *data_dir);
 
 int removed_note(const char *data_dir, const char *why);
 /* Why, the caller's; NULL: it was not. */

@@ -324,8 +324,19 @@ static void on_fatal(void *data, enum db_end end, const char *why)
 static void on_rebuilt(void *data)
 {
 	struct daemon *d = data;
+	_cleanup_(freep) char *why = rebuild_done(d->opt.data_dir);
 
-	rebuild_done(d->opt.data_dir);
+	if (d->pool)
+		pool_alarm(d->pool, NULL, "MEMBER_REBUILT", 3, why);
+}
+
+static void on_diverged(void *data, const uint8_t id[TXN_ID_LEN],
+			const char *text)
+{
+	struct daemon *d = data;
+
+	if (d->pool)
+		pool_alarm(d->pool, id, "MEMBER_STATE_DIFFERS", 1, text);
 }
 
 /* ---- hooks of the pool ---- */
@@ -693,6 +704,7 @@ static int open_database(struct daemon *d)
 		.flushed = on_flushed,
 		.fatal = on_fatal,
 		.rebuilt = on_rebuilt,
+		.diverged = on_diverged,
 	};
 	int r = 0;
 

@@ -107,7 +107,7 @@ static void on_apply(void *data, uint64_t index, const char *p, size_t n)
 	db->applying = index;
 	if (db->broken || !db_apply_entry(db, p, n))
 		return;
-	members_note_digest(db, index);
+	compare_note(db, index);
 	snaps_applied(db, index, p, n);
 	failpoint("entry.applied");
 	db_kick(db);
@@ -288,6 +288,11 @@ static void (*const frame_fns[])(struct db *, struct peer *, struct reader *) = 
 	[FRAME_SYNCED] = txns_on_synced,
 	[FRAME_USER] = on_user,
 	[FRAME_READMIT] = heal_on_readmit,
+	[FRAME_ROWS_ASK] = compare_on_rows_ask,
+	[FRAME_ROWS] = compare_on_rows,
+	[FRAME_ROW_ASK] = compare_on_row_ask,
+	[FRAME_ROW] = compare_on_row,
+	[FRAME_DIVERGED] = compare_on_diverged,
 };
 
 static void on_frame(void *data, struct peer *from, uint8_t type, const char *p,
@@ -386,6 +391,7 @@ static struct db *db_new(uv_loop_t *loop, const struct db_config *cfg,
 	db->store = store_new();
 	store_set_observer(db->store, on_changed, db);
 	db->digests = xcalloc(DB_DIGESTS, sizeof *db->digests);
+	map_init(&db->compare.seen);
 	txns_init(&db->txns);
 	reads_init(&db->reads);
 	snaps_init(&db->snaps, or_default(cfg->snapshot_threshold,
@@ -397,6 +403,7 @@ static void db_free(struct db *db)
 {
 	txns_deinit(&db->txns);
 	snaps_deinit(&db->snaps);
+	compare_deinit(&db->compare);
 	store_free(db->store);
 	if (db->lock_fd >= 0)
 		close(db->lock_fd);

@@ -69,6 +69,11 @@ struct db_callbacks {
 	void (*flushed)(void *data);
 	/* The process must end. why is for the log line. */
 	void (*fatal)(void *data, enum db_end end, const char *why);
+	/* Some member's state differs: text says whose and in what, a line each.
+	 * All members that hear of it get the same id, which is one for a
+	 * transaction. May be NULL. */
+	void (*diverged)(void *data, const uint8_t id[TXN_ID_LEN],
+			 const char *text);
 	/* Opened with config.rebuild: it is one of the group again, and has the
 	 * state. May be NULL. */
 	void (*rebuilt)(void *data);

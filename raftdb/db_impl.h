@@ -13,6 +13,7 @@
 #include "base/map.h"
 #include "raftdb/consensus.h"
 #include "raftdb/db.h"
+#include "raftdb/db_compare.h"
 #include "raftdb/db_heal.h"
 #include "raftdb/db_members.h"
 #include "raftdb/peers.h"
@@ -46,6 +47,14 @@ enum db_frame {
 	FRAME_SYNCED,    /* seq, u8 ok, index: what you have is up to here */
 	FRAME_USER,      /* bytes */
 	FRAME_READMIT,   /* number of the loss, term, configuration index */
+	/* See db_compare.h; "bytes" as in base/buf.h. */
+	FRAME_ROWS_ASK,  /* place; 0: from the beginning */
+	FRAME_ROWS,      /* next place or 0, generation, then for each row: bytes
+			    of its ref, stamp, hash lo hi */
+	FRAME_ROW_ASK,   /* bytes of a ref */
+	FRAME_ROW,       /* bytes of the ref, bytes of the class's name (none: no
+			    such object), each field: bytes of its name, hash */
+	FRAME_DIVERGED,  /* bytes of an id, bytes of text */
 };
 
 enum refusal { REFUSED_NOT_LEADER = 1, REFUSED_NO_SPACE, REFUSED_BUSY };
@@ -132,6 +141,7 @@ struct db {
 	struct reads reads;
 	struct snaps snaps;
 	struct heal heal;
+	struct compare compare;
 	struct change_op change, transfer;
 
 	struct consensus_state st; /* as of the last flush */

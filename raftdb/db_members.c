@@ -1,5 +1,4 @@
-/* Who is in the pool: the configuration, changes of it, who is alive, and
- * whether all have the same state. */
+/* Who is in the pool: the configuration, changes of it, who is alive. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -240,79 +239,6 @@ void members_on_ping(struct db *db, struct peer *from, struct reader *r)
 	from->digest_known = true;
 }
 
-void members_note_digest(struct db *db, uint64_t index)
-{
-	struct digest_at *d = &db->digests[db->n_digests++ % DB_DIGESTS];
-
-	d->index = index;
-	d->generation = store_generation(db->store);
-	d->digest = store_digest(db->store);
-}
-
-/* Our state as of this index; NULL: not there yet, or too long ago. */
-static const struct digest_at *digest_at(const struct db *db, uint64_t index)
-{
-	uint64_t n = MIN(db->n_digests, (uint64_t)DB_DIGESTS);
-
-	if (index > db->st.applied_index)
-		return NULL;
-	for (uint64_t i = 1; i <= n; i++) {
-		const struct digest_at *d =
-			&db->digests[(db->n_digests - i) % DB_DIGESTS];
-
-		if (d->index <= index)
-			return d;
-	}
-	return NULL;
-}
-
-static void compare(struct db *db, struct peer *p)
-{
-	const struct digest_at *d;
-	bool differs;
-
-	if (!p->digest_known)
-		return;
-	d = digest_at(db, p->applied_index);
-	if (!d)
-		return;
-	p->digest_known = false;
-	differs = d->generation != p->generation ||
-		  d->digest.lo != p->digest.lo || d->digest.hi != p->digest.hi;
-	if (differs)
-		db->n_differences++;
-	if (differs && !p->digest_differs)
-		log_error("state differs from that of member %016llx at log "
-			  "index %llu: generation %llu here, %llu there",
-			  (unsigned long long)p->id,
-			  (unsigned long long)p->applied_index,
-			  (unsigned long long)d->generation,
-			  (unsigned long long)p->generation);
-	p->digest_differs = differs;
-}
-
-/* The odd one out must stop: more members differ from us than agree. */
-static void judge(struct db *db, int64_t now)
-{
-	unsigned differ = 0, agree = 1;
-
-	for (struct peer *p = peers_next(db->peers, NULL); p;
-	     p = peers_next(db->peers, p)) {
-		compare(db, p);
-		if (p->heard_at < 0 || now - p->heard_at > 2000 ||
-		    !members_find(db, p->id))
-			continue;
-		if (p->digest_differs)
-			differ++;
-		else
-			agree++;
-	}
-	if (differ > agree)
-		db_fail(db, "the state of this member differs from that of the "
-			    "others: move its data folder away and let it join "
-			    "again");
-}
-
 static void check_removed(struct db *db, int64_t now)
 {
 	if (!db->was_member || db->n_members == 0 || members_find(db, db->id)) {
@@ -336,7 +262,7 @@ void members_tick(struct db *db, int64_t now)
 		ping(db, p, now);
 		heal_pinged(db, p);
 	}
-	judge(db, now);
+	compare_tick(db, now);
 	check_removed(db, now);
 }
 
@@ -395,7 +321,8 @@ void db_get_status(const struct db *db, struct db_status *ret)
 		.snapshot_index = db->snaps.index,
 		.is_leader = st->is_leader,
 		.is_serving_leader = db->serving,
-		.rebuilding = db->heal.rebuilding,
+		.rebuilding = db->heal.rebuilding ||
+			      compare_is_odd(&db->compare),
 		.n_members = db->n_members,
 		.disk_free_bytes = db->disk_free,
 		.pending_txns = db->txns.n_pending,

@@ -1,5 +1,4 @@
-/* Who is in the pool, and whether all have the same state. Only for
- * raftdb/db*.c. */
+/* Who is in the pool. Only for raftdb/db*.c. */
 #ifndef RAFTDB_DB_MEMBERS_H
 #define RAFTDB_DB_MEMBERS_H
 
@@ -30,7 +29,6 @@ void members_flush(struct db *db);
 void members_tick(struct db *db, int64_t now);
 void members_cancel(struct db *db);
 void members_on_ping(struct db *db, struct peer *from, struct reader *r);
-void members_note_digest(struct db *db, uint64_t index);
 /* As the configuration that was read last has it; NULL: not in it. */
 const struct consensus_member *members_find(const struct db *db, uint64_t id);
 

@@ -295,7 +295,7 @@ int snaps_restore(void *data, const char *p, size_t n)
 	db->applying = db->snaps.index = index;
 	db->snaps.bytes_since = 0;
 	db->n_digests = 0; /* nothing is known of what was jumped over */
-	members_note_digest(db, index);
+	compare_note(db, index);
 	txns_restored(db,
 		      n_ids + (db->n_txns - before) >= STORE_REMEMBERED_IDS);
 	log_info("snapshot at index %llu loaded: %zu bytes",

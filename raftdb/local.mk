@@ -4,6 +4,7 @@ raftdb_libraftdb_a_SOURCES = \
 	raftdb/consensus_heap.c raftdb/consensus_heap.h \
 	raftdb/consensus_send.c raftdb/consensus_send.h \
 	raftdb/db.c raftdb/db.h \
+	raftdb/db_compare.c raftdb/db_compare.h \
 	raftdb/db_disk.c \
 	raftdb/db_folder.c \
 	raftdb/db_heal.c raftdb/db_heal.h \

@@ -130,5 +130,97 @@ class LostLog(PoolCase):
         self.assert_all_there(keys)
 
 
+class Diverged(PoolCase):
+    """One member's copy of the pool's name_description changes by itself."""
+
+    @classmethod
+    def prepare(cls):
+        for m in cls.pool.members:
+            m.arm()
+
+    @classmethod
+    def tearDownClass(cls):
+        for m in cls.pool.members:  # what the harness looks for is wanted here
+            path = m.dir / "xenpoold.log"
+            path.write_text(m.log().replace("state differs", "state d."))
+        super().tearDownClass()
+
+    def messages(self, c, name, since):
+        return [m for r, m in c.message.get_all_records().items()
+                if m["name"] == name and r not in since]
+
+    def corrupt(self, m, how, c, log=0):
+        ref = c.pool.get_all()[0]
+        before = set(c.message.get_all())
+        m.arm(f"state.corrupt=return:{how}@1")
+        begin = time.monotonic()
+        name = f"by {how} at {time.monotonic()}"
+        c.pool.set_name_label(ref, name)
+        wait_for(lambda: " core: state" in m.log()[log:], 20, "it is found", 0.02)
+        m.arm()  # for what starts anew
+        return before, begin
+
+    def assert_healed(self, m, how, watcher):
+        """Found, named, in the log, an alarm once, rebuilt, equal."""
+        c = watcher.client()
+        self.addCleanup(c.close)
+        ref = c.pool.get_all()[0]
+        logs = {x: len(x.log()) for x in self.pool.members}
+        before, begin = self.corrupt(m, how, c, logs[m])
+        line = f"state: pool {ref} field name_description"
+        wait_for(lambda: line in m.log()[logs[m]:] and line in watcher.log()[logs[watcher]:], 20, "it is named")
+        named = time.monotonic() - begin
+        wait_for(lambda: "rebuilt: one of the pool again" in m.log()[logs[m]:], 20, "it is rebuilt")
+        m.wait_up().close()
+        rebuilt = time.monotonic() - begin
+        self.pool.wait_formed()
+        self.pool.wait_converged()
+        say(f"corrupted (way {how}), named after {named:.1f} s, back after {rebuilt:.1f} s")
+        self.assertNotEqual(c.pool.get_name_description(ref), "corrupted")
+        for x in self.pool.members:
+            if x is not m:
+                self.assertIn(line, x.log()[logs[x]:])
+                self.assertNotIn("rebuilt from the others", x.log()[logs[x]:])
+        alarms = self.messages(c, "MEMBER_STATE_DIFFERS", before)
+        self.assertEqual(len(alarms), 1, alarms)
+        self.assertIn(f"pool {ref} field name_description", alarms[0]["body"])
+        self.assertEqual((alarms[0]["cls"], alarms[0]["priority"]), ("Pool", 1))
+        wait_for(lambda: len(self.messages(c, "MEMBER_REBUILT", before)) == 1, 10,
+                 "the end is told")
+
+    def test_1_a_mistake_in_applying(self):
+        self.assert_healed(self.pool.followers()[0], 1, self.pool.leader())
+
+    def test_2_memory_that_changes(self):
+        """No digest shows it; the member's own look at its rows does."""
+        self.assert_healed(self.pool.followers()[1], 2, self.pool.leader())
+
+    def test_3_the_master(self):
+        master, watcher = self.pool.leader(), self.pool.followers()[0]
+        self.assert_healed(master, 1, watcher)
+        self.assertIsNot(self.pool.leader(), master)
+
+    def test_4_two_that_differ(self):
+        """Nobody can say who is right, until there is a third one."""
+        leader, (m, third) = self.pool.leader(), self.pool.followers()
+        (m.dir / "data" / "rebuilt").unlink()  # or it would be too soon
+        third.kill("daemon")
+        c = leader.client()
+        self.addCleanup(c.close)
+        before, _ = self.corrupt(m, 1, c, len(m.log()))
+        wait_for(lambda: self.messages(c, "MEMBER_STATE_DIFFERS", before), 20,
+                 "the alarm is raised")
+        alarm, = self.messages(c, "MEMBER_STATE_DIFFERS", before)
+        self.assertIn("an operator has to choose", alarm["body"])
+        self.assertIn("field name_description", alarm["body"])
+        time.sleep(1)
+        m.client().close()
+        log = len(m.log())
+        third.start_daemon()
+        wait_for(lambda: "rebuilt: one of" in m.log()[log:], 30, "the odd one is rebuilt")
+        self.pool.wait_formed()
+        self.pool.wait_converged()
+
+
 if __name__ == "__main__":
     unittest.main(verbosity=2)

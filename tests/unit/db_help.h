@@ -32,6 +32,7 @@ struct node {
 	bool serving;
 	unsigned n_changed, n_reloaded, n_fatal;
 	char fatal[200];
+	enum db_end end;
 	uint64_t message_from;
 	char message[64];
 };
@@ -117,6 +118,7 @@ static void node_fatal(void *data, enum db_end end, const char *why)
 	struct node *n = data;
 
 	n->n_fatal++;
+	n->end = end;
 	snprintf(n->fatal, sizeof n->fatal, "%s", why);
 }
 

@@ -297,8 +297,9 @@ static void test_odd_one_stops(void **state)
 	store_apply(p->nodes[2].db->store, t);
 	txn_free(t);
 	submit_ok(&p->nodes[0], set_secret("a", "2"));
-	wait_for(p, 5000, p->nodes[2].n_fatal == 1);
-	assert_non_null(strstr(p->nodes[2].fatal, "differs"));
+	wait_for(p, 8000, p->nodes[2].n_fatal == 1);
+	assert_int_equal(p->nodes[2].end, DB_END_REBUILD);
+	assert_non_null(strstr(p->nodes[2].fatal, "differed"));
 	run_for(p, 300);
 	assert_int_equal(p->nodes[0].n_fatal + p->nodes[1].n_fatal, 0);
 	submit_ok(&p->nodes[1], set_secret("a", "3"));

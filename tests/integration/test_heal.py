@@ -70,6 +70,7 @@ class LostLog(PoolCase):
         m.kill("daemon")
         shutil.rmtree(self.raft(m))
         shutil.move(old, self.raft(m))
+        (m.dir / "data" / "floor").unlink(missing_ok=True)  # so that the master tells it
         begin = time.monotonic()
         m.start_daemon()
         wait_for(lambda: "had acknowledged, are gone" in m.log(), 15, "it finds out")

@@ -294,7 +294,7 @@ static void add_control_domain(const struct pool *p, struct draft *host,
 	uuid_new(uuid);
 	location = console_location(p, host->now, uuid);
 	draft_create(&c, host->t, CLASS_console, uuid);
-	draft_str(&c, F_console_protocol, "vt100");
+	draft_str(&c, F_console_protocol, "rfb");
 	draft_str(&c, F_console_location, location);
 	draft_copy(&c, F_console_VM, vm.now->ref);
 	draft_write(&c);

@@ -58,13 +58,21 @@ static void add_console(const struct pool *p, struct draft *vm,
 	draft_write(&c);
 }
 
+/* Text is shown as RFB, unless the owner of a VM that has text wants it raw. */
+static const char *console_protocol(const struct record *vm)
+{
+	bool text = strcmp(vm_boot_type(vm), "hvm") != 0;
+
+	return text && value_get(vm->fields[F_VM_other_config],
+				 "disable_pv_vnc") ? "vt100" : "rfb";
+}
+
 static void renew_consoles(const struct pool *p, struct draft *vm,
 			   const struct record *host)
 {
 	if (vm->base)
 		vm_drop_consoles(store_of(p), vm->t, vm->base);
-	add_console(p, vm, host,
-		    strcmp(vm_boot_type(vm->now), "hvm") ? "vt100" : "rfb");
+	add_console(p, vm, host, console_protocol(vm->now));
 }
 
 /* ---- metrics ---- */

@@ -31,7 +31,7 @@ UNIT_TESTS = \
 	tests/unit/test_xl_process \
 	tests/unit/test_xmlrpc
 check_PROGRAMS += $(UNIT_TESTS) tests/schema/dump_schema tests/wire/front_echo \
-	tests/bench/make_image \
+	tests/bench/make_image tests/console/rfb_view \
 	tests/unit/bench_db
 
 tests_unit_test_base_SOURCES = tests/unit/test_base.c
@@ -104,6 +104,8 @@ tests_schema_dump_schema_SOURCES = tests/schema/dump_schema.c
 tests_schema_dump_schema_LDADD = $(SCHEMA) $(SCHEMA_LIBS)
 tests_bench_make_image_SOURCES = tests/bench/make_image.c
 tests_bench_make_image_LDADD = $(RAFTDB) $(RAFTDB_LIBS)
+tests_console_rfb_view_SOURCES = tests/console/rfb_view.c xen/vncterm_font.c
+tests_console_rfb_view_LDADD = $(VNCCLIENT_LIBS)
 tests_wire_front_echo_SOURCES = tests/wire/front_echo.c
 tests_wire_front_echo_LDADD = $(RPC) $(RPC_LIBS)
 

@@ -14,6 +14,9 @@ struct consoles;
 struct consoles_config {
 	const struct xen_ops *ops;
 	struct xen *xen;
+	const char *state_dir;    /* made when missing: console/ in it */
+	const char *vncterm;      /* the program */
+	const char *console_user; /* that it becomes, when we are root */
 	/* Something is to be told; any thread. */
 	void (*wake)(void *data);
 	void *data;

@@ -553,6 +553,9 @@ static int backend_open(struct executor *e)
 	};
 	struct consoles_config c = {
 		.ops = e->o->ops,
+		.state_dir = e->o->state_dir,
+		.vncterm = e->o->vncterm,
+		.console_user = e->o->console_user,
 		.wake = wake,
 		.data = e,
 	};

@@ -22,6 +22,8 @@ struct executor_options {
 	uint64_t memory_mib;
 	uint32_t cpus;
 	unsigned workers;
+	const char *vncterm;      /* path of xenpool-vncterm */
+	const char *console_user; /* whom it becomes, when we are root */
 	const char *image_dirs[EXECUTOR_MAX_IMAGE_DIRS];
 	size_t n_image_dirs;
 	bool reboot; /* sim */

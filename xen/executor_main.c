@@ -36,6 +36,10 @@ static const char help_text[] =
 	"                           (default: 127.0.0.1)\n"
 	"  --image-dir DIR          suspend images are in DIR only; may be\n"
 	"                           given again (default: any folder)\n"
+	"  --vncterm PATH           program that shows text consoles (default:\n"
+	"                           xenpool-vncterm beside this one)\n"
+	"  --console-user USER      whom it becomes when we are root\n"
+	"                           (default: nobody)\n"
 	"  --workers N              operations at a time (default: 8)\n"
 	"  --log-level LEVEL        error, warn, info (default) or debug\n"
 	"  --help, --version\n"
@@ -119,6 +123,18 @@ static int set_image_dir(struct settings *s, const char *arg)
 	return 0;
 }
 
+static int set_vncterm(struct settings *s, const char *arg)
+{
+	s->o.vncterm = arg;
+	return 0;
+}
+
+static int set_console_user(struct settings *s, const char *arg)
+{
+	s->o.console_user = arg;
+	return 0;
+}
+
 static int set_workers(struct settings *s, const char *arg)
 {
 	int64_t i;
@@ -188,6 +204,8 @@ static const struct setting {
 	{ "host-uuid", required_argument, set_host },
 	{ "migrate-address", required_argument, set_migrate_address },
 	{ "image-dir", required_argument, set_image_dir },
+	{ "vncterm", required_argument, set_vncterm },
+	{ "console-user", required_argument, set_console_user },
 	{ "workers", required_argument, set_workers },
 	{ "memory-mib", required_argument, set_memory },
 	{ "cpus", required_argument, set_cpus },
@@ -237,8 +255,21 @@ static int choose_backend(struct settings *s)
 	return usage("--backend", "sim or xen");
 }
 
+/* A program of the same folder as this one. */
+static void name_beside(const char *name, char *out, size_t size)
+{
+	ssize_t n = readlink("/proc/self/exe", out, size - 1);
+	char *slash;
+
+	out[MAX(n, (ssize_t)0)] = '\0';
+	slash = strrchr(out, '/');
+	n = slash ? slash + 1 - out : 0;
+	snprintf(out + n, size - (size_t)n, "%s", name);
+}
+
 int main(int argc, char **argv)
 {
+	char vncterm[1024];
 	struct settings s = {
 		.o = {
 			.host_uuid = "",
@@ -246,12 +277,15 @@ int main(int argc, char **argv)
 			.memory_mib = DEFAULT_MEMORY_MIB,
 			.cpus = DEFAULT_CPUS,
 			.workers = DEFAULT_WORKERS,
+			.vncterm = vncterm,
+			.console_user = "nobody",
 		},
 		.backend = "sim",
 	};
 
 	if (argc > 1 && !strcmp(argv[1], XL_WORKER_OPTION))
 		return xl_worker_main();
+	name_beside("xenpool-vncterm", vncterm, sizeof(vncterm));
 	if (parse(&s, argc, argv) < 0)
 		return 2;
 	if (s.done)

@@ -39,3 +39,16 @@ xen_libexecutor_a_SOURCES = \
 sbin_PROGRAMS += xenpool-executor
 xenpool_executor_SOURCES = xen/executor_main.c
 xenpool_executor_LDADD = $(EXECUTOR) $(XEN_LIBS)
+
+# One text console for its viewers, in a sandbox.
+sbin_PROGRAMS += xenpool-vncterm
+xenpool_vncterm_SOURCES = \
+	xen/sandbox.c xen/sandbox.h \
+	xen/vncterm.h \
+	xen/vncterm_font.c \
+	xen/vncterm_main.c \
+	xen/vncterm_raw.c \
+	xen/vncterm_rfb.c \
+	xen/vncterm_screen.c
+xenpool_vncterm_LDADD = $(BASE) $(VNC_LIBS) $(VTERM_LIBS) $(SECCOMP_LIBS) \
+	$(BASE_LIBS)

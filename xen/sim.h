@@ -184,7 +184,8 @@ int sim_net_listen(struct sim *s, uint16_t *ret_port);
  * them ---- */
 int sim_console_start(struct sim *s);
 void sim_console_stop(struct sim *s);
-int sim_console_open(struct xen *x, const char *vm, struct xen_console *ret);
+int sim_console_open(struct xen *x, const char *vm, int64_t served,
+		     struct xen_console *ret);
 
 /* ---- sim_guest.c: what guests tell ---- */
 bool sim_guest_mode(struct xen_call *c, const char *word,

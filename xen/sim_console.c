@@ -356,24 +356,26 @@ static int screen_add(struct sim_consoles *cs, struct screen *c)
 	return r;
 }
 
-int sim_console_open(struct xen *x, const char *vm, struct xen_console *ret)
+int sim_console_open(struct xen *x, const char *vm, int64_t served,
+		     struct xen_console *ret)
 {
 	struct sim *s = sim_of(x);
 	struct screen *c = xcalloc(1, sizeof(*c));
 	int fd[2], r = screen_open(s, vm, c);
 
-	if (r == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0,
-				 fd) < 0)
+	*ret = (struct xen_console){ .kind = XEN_CONSOLE_TEXT,
+				     .domid = c->domid, .fd = -1 };
+	if (r == 0 && c->domid != served &&
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) < 0)
 		r = -errno;
-	if (r < 0) {
+	if (r < 0 || c->domid == served) {
 		free(c);
 		return r;
 	}
 	tame(c->name);
 	greet(c);
-	*ret = (struct xen_console){ .kind = XEN_CONSOLE_TEXT,
-				     .domid = c->domid, .fd = fd[0] };
 	memcpy(ret->title, c->name, sizeof(ret->title));
+	ret->fd = fd[0];
 	c->fd = fd[1];
 	r = screen_add(s->consoles, c);
 	if (r < 0) {

@@ -160,9 +160,12 @@ struct xen_ops {
 	int (*migrate_abort)(struct xen *x, struct xen_call *c);
 	int (*migrate_finish)(struct xen *x, struct xen_call *c);
 
-	/* Opens the console of a VM's domain, vm "": of the host. -ENOENT: there
-	 * is no such domain. Also NULL: there are none. One thread at a time. */
-	int (*console)(struct xen *x, const char *vm, struct xen_console *ret);
+	/* Opens the console of a VM's domain, vm "": of the host. When it is the
+	 * text of domain `served` (-1: none) nothing is opened, the caller has
+	 * it already: fd is -1. -ENOENT: there is no such domain. May be NULL:
+	 * no consoles. One thread at a time. */
+	int (*console)(struct xen *x, const char *vm, int64_t served,
+		       struct xen_console *ret);
 
 	/* All domains but dom0; ret is the caller's to free(). */
 	int (*list)(struct xen *x, struct xen_domain **ret, size_t *ret_n);

@@ -1,10 +1,16 @@
 """Consoles, from every member: what a client gets that connects to the path that
 a console record names."""
 import base64
+import contextlib
+import socket
+import struct
+import subprocess
+import threading
 import time
 import unittest
+import zlib
 
-from harness import PoolCase, connect, new_vm, status_of, wait_for
+from harness import BUILD, PoolCase, connect, new_vm, status_of, wait_for
 
 HEAD = (b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n"
         b"Cache-Control: no-cache, no-store\r\n\r\n")
@@ -32,6 +38,16 @@ class Stream:
         taken, self.got = self.got[:at], self.got[at:]
         return taken
 
+    def exactly(self, n, timeout=20):
+        self.sock.settimeout(timeout)
+        while len(self.got) < n:
+            chunk = self.sock.recv(65536)
+            if not chunk:
+                raise AssertionError(f"ended after {self.got!r}")
+            self.got += chunk
+        taken, self.got = self.got[:n], self.got[n:]
+        return taken
+
     def ends(self, timeout=20):
         """Reads to the end of the stream."""
         self.sock.settimeout(timeout)
@@ -40,6 +56,82 @@ class Stream:
                 pass
         except ConnectionError:
             pass
+
+
+class Viewer:
+    """libvncclient behind a Unix socket, whose bytes go over a Stream. With
+    version 3 the server's offer is rewritten, so that it speaks RFB 3.3."""
+
+    def __init__(self, stream, folder, version=8):
+        self.stream, self.version = stream, version
+        path = f"{folder}/viewer-{id(self)}"
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen(1)
+        threading.Thread(target=self.bridge, daemon=True).start()
+        self.process = subprocess.Popen(
+            [BUILD / "tests/console/rfb_view", path], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, bufsize=1)
+        self.ready = self.process.stdout.readline().strip()
+
+    def bridge(self):
+        near, _ = self.listener.accept()
+        far = self.stream.sock
+        offer = self.stream.exactly(12)
+        near.sendall(b"RFB 003.003\n" if self.version == 3 else offer)
+
+        def copy():
+            with contextlib.suppress(OSError):
+                while data := near.recv(65536):
+                    far.sendall(data)
+        threading.Thread(target=copy, daemon=True).start()
+        with contextlib.suppress(OSError, ValueError):
+            near.sendall(self.stream.got)
+            far.settimeout(60)
+            while data := far.recv(65536):
+                near.sendall(data)
+        near.close()
+
+    def tell(self, line):
+        self.process.stdin.write(line + "\n")
+
+    def ask(self, line, answers=1):
+        self.tell(line)
+        return [self.process.stdout.readline().rstrip("\n") for _ in range(answers)]
+
+    def wait(self, text):
+        if self.ask(f"wait {text}") != ["ok"]:
+            raise AssertionError(f"no {text!r} on\n" + "\n".join(self.text()))
+
+    def text(self):
+        return self.ask("text", 24)
+
+    def line(self, text):
+        self.tell(f"type {text}")
+        self.tell("key 0xff0d")
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        self.process.wait(20)
+        self.process.stdout.close()
+        self.listener.close()
+        self.stream.sock.close()
+
+
+def write_png(path, ppm):
+    """A PPM as rfb_view writes it, as PNG."""
+    magic, size, depth, pixels = ppm.split(b"\n", 3)
+    width, height = map(int, size.split())
+    rows = b"".join(b"\0" + pixels[y * width * 3:(y + 1) * width * 3]
+                    for y in range(height))
+
+    def chunk(kind, data):
+        return (struct.pack(">I", len(data)) + kind + data +
+                struct.pack(">I", zlib.crc32(kind + data)))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" +
+                     chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) +
+                     chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
 class Console(PoolCase):
@@ -67,9 +159,10 @@ class Console(PoolCase):
             headers = [f"cookie: session_id={self.c.session}"]
         return status_of(self.request(member, target, headers, **options)[1])
 
-    def vm(self, name, **sim):
-        vm = new_vm(self.c, name, **sim)
-        self.c.VM.add_to_other_config(vm, "disable_pv_vnc", "1")
+    def vm(self, name, text=True):
+        vm = new_vm(self.c, name)
+        if text:
+            self.c.VM.add_to_other_config(vm, "disable_pv_vnc", "1")
         self.c.VM.start(vm, False, False)
         self.addCleanup(self.drop, vm)
         return vm, self.c.VM.get_consoles(vm)[0]
@@ -146,6 +239,45 @@ class Console(PoolCase):
         self.c.VM.pause(vm)
         for member in self.pool.members:
             self.assertEqual(self.status(member, f"/console?ref={vm}"), 500)
+
+    def viewer(self, member, target, version=8):
+        s = self.open(member, target)
+        self.assertEqual(s.head, HEAD)
+        v = Viewer(s, self.temporary.name, version)
+        self.addCleanup(v.close)
+        return v
+
+    def test_06_rfb(self):
+        vm, console = self.vm("screen", text=False)
+        self.assertEqual(self.c.console.get_protocol(console), "rfb")
+        old, new = (self.viewer(m, f"/console?ref={console}", version)
+                    for m, version in zip(self.pool.members, (3, 8)))
+        self.assertEqual(old.ready, "ready RFB 3.3 640 432 screen")
+        self.assertEqual(new.ready, "ready RFB 3.8 640 432 screen")
+        for v in (old, new):
+            v.wait("screen# ")
+        new.line("echo Tell me 2+3=5, (please)!")
+        for v in (old, new):  # what one types all see
+            v.wait("Tell me 2+3=5, (please)!")
+        old.line("colours")
+        new.wait("colour 7")
+        first = old.text()[0]
+        self.assertRegex(first, r"^ screen +domain \d+ +up 00:00:")
+        end = time.monotonic() + 20
+        while new.text()[0] == first:  # the clock goes on
+            self.assertLess(time.monotonic(), end)
+            new.wait("screen")
+            new.ask("wait (")
+        picture = BUILD / "test-logs" / "console.png"
+        picture.parent.mkdir(exist_ok=True)
+        ppm = f"{self.temporary.name}/console.ppm"
+        self.assertEqual(new.ask(f"dump {ppm}"), ["ok"])
+        with open(ppm, "rb") as f:
+            write_png(picture, f.read())
+        home = self.c.VM.get_resident_on(vm)
+        log = next(m for m in self.pool.members if m.host_ref(self.c) == home).log("executor")
+        for version in ("RFB 3.3", "RFB 3.8"):
+            self.assertIn(f"a viewer is here, {version}", log)
 
     def test_04_ends_with_the_domain(self):
         vm, console = self.vm("ends")

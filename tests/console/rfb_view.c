@@ -4,6 +4,7 @@
  *   type TEXT     presses the keys
  *   key KEYSYM    presses one, by its number
  *   wait TEXT     until the screen shows it; answers "ok", or "no" after 20 s
+ *   look          takes in what comes within 0.2 s; answers "ok"
  *   text          answers with the lines of the screen, read from its pixels
  *   dump FILE     writes the screen as PPM; answers "ok"
  *   end
@@ -148,6 +149,8 @@ static bool obey(rfbClient *c, char *line)
 		press(c, (uint32_t)strtoul(arg, NULL, 0));
 	else if (!strcmp(line, "wait") && arg)
 		puts(wait_for(c, arg) ? "ok" : "no");
+	else if (!strcmp(line, "look"))
+		puts(look(c, 200) ? "ok" : "no");
 	else if (!strcmp(line, "text"))
 		print_text(c);
 	else if (!strcmp(line, "dump") && arg)

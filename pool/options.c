@@ -208,6 +208,20 @@ static int parse_argv(struct options *o, int argc, char **argv, bool config_only
 	return r;
 }
 
+/* A follower must miss several heartbeats before it stands for election: with
+ * fewer, one late message unseats the master. */
+static int check_timeouts(const struct options *o)
+{
+	if (o->heartbeat_ms > 0 &&
+	    o->heartbeat_ms <= o->election_timeout_ms / 3)
+		return 0;
+	fprintf(stderr,
+		"xenpoold: heartbeat must be from 1 to a third of "
+		"election-timeout, so not %u with one of %u (ms)\n",
+		o->heartbeat_ms, o->election_timeout_ms);
+	return -1;
+}
+
 int options_parse(struct options *o, int argc, char **argv)
 {
 	int r;
@@ -224,6 +238,8 @@ int options_parse(struct options *o, int argc, char **argv)
 	r = parse_argv(o, argc, argv, true);
 	if (r == 0)
 		r = parse_argv(o, argc, argv, false);
+	if (r == 0)
+		r = check_timeouts(o);
 	if (r == 0 && !o->unix_socket)
 		o->unix_socket = xasprintf("%s/xapi", o->data_dir);
 	return r;

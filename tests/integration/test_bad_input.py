@@ -353,6 +353,9 @@ class BadInput(PoolCase):
 
     def test_14_bad_options(self):
         for options, wanted in ((["--election-timeout=soon"], "must be a number"),
+                                (["--heartbeat=0"], "must be from 1 to a third"),
+                                (["--heartbeat=51"], "so not 51 with one of 150"),
+                                (["--election-timeout=44"], "so not 15 with one of 44"),
                                 (["--no-such-option"], "no-such-option"),
                                 (["--config=/nonexistent"], "cannot read"),
                                 (["--data-dir=/proc/nowhere"], "/proc/nowhere"),

@@ -44,6 +44,8 @@ struct consensus {
 	consensus_change_cb change_cb, transfer_cb;
 	void *change_data, *transfer_data;
 	uint64_t transfer_to;
+	bool transfer_waits; /* libraft has not been told yet */
+	raft_time transfer_until;
 	void (*close_cb)(void *data);
 	void *close_data;
 };
@@ -322,6 +324,8 @@ void consensus_suspect(struct consensus *c, uint64_t id)
 
 /* --- open and close --- */
 
+static void transfer_end(struct consensus *c, int error);
+
 static void on_idle(void *data)
 {
 	struct consensus *c = data;
@@ -346,6 +350,8 @@ void consensus_close(struct consensus *c, void (*cb)(void *data), void *data)
 	c->close_cb = cb;
 	c->close_data = data;
 	sender_close(&c->sender);
+	if (c->transfer_waits)
+		transfer_end(c, -ECANCELED);
 	raft_close(&c->raft, on_raft_closed);
 }
 
@@ -539,6 +545,11 @@ void consensus_accept(struct consensus *c, struct link_conn *conn,
 
 /* --- state --- */
 
+static bool hands_over(const struct consensus *c)
+{
+	return c->transfer_waits || raft_transferee(&c->raft) != 0;
+}
+
 void consensus_get(struct consensus *c, struct consensus_state *ret)
 {
 	struct raft *r = &c->raft;
@@ -564,7 +575,7 @@ void consensus_get(struct consensus *c, struct consensus_state *ret)
 	/* libraft says 0 while it hands over, but until then we lead. */
 	if (ret->is_leader)
 		ret->leader_id = r->id;
-	ret->transferring = ret->is_leader && raft_transferee(r) != 0;
+	ret->transferring = ret->is_leader && hands_over(c);
 }
 
 uint64_t consensus_match(struct consensus *c, uint64_t id)
@@ -629,8 +640,7 @@ int consensus_propose(struct consensus *c, void *p, size_t n, uint64_t tag)
 	int rv;
 
 	xassert(!c->stepping && !c->closing);
-	if (raft_state(&c->raft) != RAFT_LEADER ||
-	    raft_transferee(&c->raft) != 0)
+	if (raft_state(&c->raft) != RAFT_LEADER || hands_over(c))
 		return -EPERM;
 	q = xcalloc(1, sizeof *q);
 	q->consensus = c;
@@ -730,13 +740,6 @@ static void tell_commit(struct consensus *c)
 		c->told_all = last;
 }
 
-void consensus_turn(struct consensus *c)
-{
-	xassert(!c->stepping && !c->closing);
-	sender_turn(&c->sender);
-	tell_commit(c);
-}
-
 /* libraft checks the threshold at its next event, and then calls on_snapshot,
  * which must answer at once: so the state is packed before we ask. */
 void consensus_snapshot(struct consensus *c, unsigned trailing)
@@ -760,8 +763,7 @@ static int change_ready(struct consensus *c, consensus_change_cb cb, void *data)
 	xassert(!c->stepping && !c->closing);
 	if (c->change_cb)
 		return -EBUSY;
-	if (raft_state(&c->raft) != RAFT_LEADER ||
-	    raft_transferee(&c->raft) != 0)
+	if (raft_state(&c->raft) != RAFT_LEADER || hands_over(c))
 		return -EPERM;
 	memset(&c->change, 0, sizeof c->change);
 	c->change_cb = cb;
@@ -809,31 +811,98 @@ int consensus_remove(struct consensus *c, uint64_t id, consensus_change_cb cb,
 		c, raft_remove(&c->raft, &c->change, id, on_change));
 }
 
+/* --- handing over ---
+ *
+ * libraft tells the next leader to go ahead when it has sent it all of the log,
+ * once. Who has not written all of that yet takes no notice, and nobody writes
+ * until the attempt is given up. So it is asked when the other has everything;
+ * new entries wait for that. */
+
+static void transfer_end(struct consensus *c, int error)
+{
+	consensus_change_cb cb = TAKE_PTR(c->transfer_cb);
+
+	c->transfer_waits = false;
+	cb(c->transfer_data, error);
+}
+
 static void on_transfer(struct raft_transfer *req)
 {
 	struct consensus *c = container_of(req, struct consensus, transfer);
-	consensus_change_cb cb = TAKE_PTR(c->transfer_cb);
 	const char *address;
 	raft_id leader = 0;
 
 	raft_leader(&c->raft, &leader, &address);
-	cb(c->transfer_data, leader == c->transfer_to ? 0 : -ECANCELED);
+	transfer_end(c, leader == c->transfer_to ? 0 : -ECANCELED);
+}
+
+static void transfer_turn(struct consensus *c)
+{
+	raft_index match = 0;
+	int rv;
+
+	if (!c->transfer_waits)
+		return;
+	if (raft_state(&c->raft) != RAFT_LEADER ||
+	    c->disk.io.time(&c->disk.io) >= c->transfer_until) {
+		transfer_end(c, -ECANCELED);
+		return;
+	}
+	if (raft_match_index(&c->raft, c->transfer_to, &match) != 0 ||
+	    match < raft_last_index(&c->raft))
+		return;
+	c->transfer_waits = false;
+	rv = raft_transfer(&c->raft, &c->transfer, c->transfer_to, on_transfer);
+	if (rv != 0)
+		transfer_end(c, error_of(rv));
+}
+
+/* The voter, or the one that has most of the log; 0: there is none. */
+static uint64_t transfer_target(const struct consensus *c, uint64_t id)
+{
+	const struct raft_configuration *conf = &c->raft.configuration;
+	raft_index match, best_match = 0;
+	uint64_t best = 0;
+
+	for (unsigned i = 0; i < conf->n; i++) {
+		const struct raft_server *s = &conf->servers[i];
+
+		if (s->role != RAFT_VOTER || s->id == c->raft.id ||
+		    (id != 0 && s->id != id) ||
+		    raft_match_index((struct raft *)&c->raft, s->id, &match))
+			continue;
+		if (best == 0 || match > best_match) {
+			best = s->id;
+			best_match = match;
+		}
+	}
+	return best;
 }
 
 int consensus_transfer(struct consensus *c, uint64_t id, consensus_change_cb cb,
 		       void *data)
 {
-	int rv;
-
 	xassert(!c->stepping && !c->closing);
 	if (c->transfer_cb)
 		return -EBUSY;
+	if (raft_state(&c->raft) != RAFT_LEADER)
+		return -EPERM;
+	c->transfer_to = transfer_target(c, id);
+	if (c->transfer_to == 0)
+		return -EINVAL;
 	memset(&c->transfer, 0, sizeof c->transfer);
-	rv = raft_transfer(&c->raft, &c->transfer, id, on_transfer);
-	if (rv != 0)
-		return error_of(rv);
 	c->transfer_cb = cb;
 	c->transfer_data = data;
-	c->transfer_to = raft_transferee(&c->raft);
+	c->transfer_waits = true;
+	c->transfer_until = c->disk.io.time(&c->disk.io) +
+			    c->raft.election_timeout;
 	return 0;
+}
+
+void consensus_turn(struct consensus *c)
+{
+	xassert(!c->stepping && !c->closing);
+	sender_turn(&c->sender);
+	transfer_turn(c);
+	tell_commit(c);
 }

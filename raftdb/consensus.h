@@ -119,6 +119,8 @@ int consensus_assign(struct consensus *c, uint64_t id, enum db_role role,
 		     consensus_change_cb cb, void *data);
 int consensus_remove(struct consensus *c, uint64_t id, consensus_change_cb cb,
 		     void *data);
+/* To this voter, or (0) to the one that has most. No entries are taken until cb;
+ * -EINVAL: no such voter. Ends after an election timeout at the latest. */
 int consensus_transfer(struct consensus *c, uint64_t id, consensus_change_cb cb,
 		       void *data);
 

@@ -29,8 +29,9 @@
  * pre-vote, which nobody has, for a newer one, and turns its leader down. So it
  * gets such results as a candidate only.
  *
- * A refusal to append: it leaves the index of its last entry unset, and the
- * leader goes back to whatever stands there. So it is filled in.
+ * Its refusal of what an older term's leader sends: the end of its log in it is
+ * not set, and what stood on the stack would go to the other member. So it is
+ * filled in.
  *
  * Only for raftdb/consensus.c.
  */

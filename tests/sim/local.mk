@@ -4,6 +4,7 @@
 check_PROGRAMS += tests/sim/sim
 tests_sim_sim_SOURCES = \
 	tests/sim/sim.c tests/sim/sim.h tests/sim/sim_run.h \
+	tests/raft_requests.h \
 	tests/sim/sim_check.c \
 	tests/sim/sim_disk.c \
 	tests/sim/sim_faults.c \

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/env.h"
+#include "tests/raft_requests.h"
 
 #define CONNECT_RETRY_US (50 * MS)
 #define CAPACITY_KIB 32768 /* libraft takes no entries below its own limit */
@@ -768,48 +769,14 @@ static void on_tick(uv_timer_t *t)
 	s->tick(s->io);
 }
 
-/* What libraft's own libuv I/O has the library do in every turn of the loop, by
- * a function that the library keeps to itself: the callbacks of requests that
- * have ended. All requests begin with the same fields. */
-static void fire_requests(struct sim_io *s)
-{
-	struct raft *r = s->io->data;
-	void **head = r->legacy.requests;
-
-	while (head[0] != (void *)head) {
-		void **q = head[0];
-		struct raft_apply *req = (struct raft_apply *)((char *)q -
-					offsetof(struct raft_apply, queue));
-
-		((void **)q[1])[0] = q[0];
-		((void **)q[0])[1] = q[1];
-		switch (req->type) {
-		case RAFT_COMMAND:
-			req->cb(req, req->status, req->result);
-			break;
-		case RAFT_BARRIER:
-			((struct raft_barrier *)req)
-				->cb((struct raft_barrier *)req, req->status);
-			break;
-		case RAFT_CHANGE:
-			((struct raft_change *)req)
-				->cb((struct raft_change *)req, req->status);
-			break;
-		default:
-			((struct raft_transfer *)req)
-				->cb((struct raft_transfer *)req);
-		}
-	}
-}
-
 static void on_prepare(uv_prepare_t *h)
 {
-	fire_requests(h->data);
+	raft_fire_requests(((struct sim_io *)h->data)->io->data);
 }
 
 static void on_check(uv_check_t *h)
 {
-	fire_requests(h->data);
+	raft_fire_requests(((struct sim_io *)h->data)->io->data);
 }
 
 static int io_start(struct raft_io *io, unsigned ms, raft_io_tick_cb tick,

@@ -230,6 +230,32 @@ static void test_many_from_everywhere(void **state)
 	assert_int_equal(store_generation(db_store(p->nodes[2].db)), 1200);
 }
 
+/* Load that never ends: at least so many transactions always wait, and still
+ * all of them end, in few entries, of which two at most are under way. */
+static void test_window(void **state)
+{
+	static struct answer answers[20000];
+	struct pool *p = *state;
+	const struct db *db;
+	unsigned n = 0, done = 0;
+	uint64_t first;
+
+	pool_start(p, 3);
+	db = p->nodes[0].db;
+	memset(answers, 0, sizeof answers);
+	first = db->st.last_index;
+	while (done < ARRAY_LEN(answers)) {
+		for (; n < MIN(done + 2000, ARRAY_LEN(answers)); n++)
+			db_submit(p->nodes[n % 3].db, set_secret("none", "x"),
+				  on_answer, &answers[n]);
+		uv_run(&p->loop, UV_RUN_ONCE);
+		assert_in_range(db->txns.in_flight, 0, 2);
+		while (done < n && answers[done].done)
+			assert_int_equal(answers[done++].error, 0);
+	}
+	assert_true(db->st.last_index - first < ARRAY_LEN(answers) / 5);
+}
+
 static void test_big_transactions(void **state)
 {
 	struct pool *p = *state;
@@ -557,6 +583,7 @@ int main(void)
 		T(test_pending_limits),
 		T(test_three_members),
 		T(test_many_from_everywhere),
+		T(test_window),
 		T(test_big_transactions),
 		T(test_membership),
 		T(test_removed_member_stops),

@@ -142,18 +142,7 @@ class Vm(PoolCase):
         self.assert_error(["HANDLE_INVALID", "host", gone],
                           c.VM.start_on, vm, gone, False, False)
 
-    def test_04_start_on_each_host(self):
-        c, vm = self.c, self.vm("chosen")
-        for m in self.pool.members:
-            host = m.host_ref(c)
-            c.VM.start_on(vm, host, False, False)
-            self.assertEqual(c.VM.get_resident_on(vm), host)
-            self.assertEqual(self.domains_of(vm), [(m.address, "running")])
-            self.assertIn(vm, c.host.get_resident_VMs(host))
-            c.VM.hard_shutdown(vm)
-            self.assertNotIn(vm, c.host.get_resident_VMs(host))
-
-    def test_05_host_choice(self):
+    def test_04_host_choice(self):
         """VMs that fill more than one host are spread; what fits nowhere is
         refused and leaves nothing behind; affinity is followed."""
         c = self.c
@@ -187,7 +176,7 @@ class Vm(PoolCase):
             self.assertEqual(c.VM.get_resident_on(vms[0]), host)
             c.VM.hard_shutdown(vms[0])
 
-    def test_06_disabled_host(self):
+    def test_05_disabled_host(self):
         c, vm = self.c, self.vm("elsewhere")
         hosts = c.host.get_all()
         for host in hosts[:2]:
@@ -202,7 +191,7 @@ class Vm(PoolCase):
             for host in hosts[:2]:
                 c.host.enable(host)
 
-    def test_07_migration(self):
+    def test_06_migration(self):
         c, vm = self.c, self.vm("mover")
         c.VM.start_on(vm, self.pool.members[0].host_ref(c), False, False)
         for m in self.pool.members[1:] + self.pool.members[:1]:
@@ -217,7 +206,7 @@ class Vm(PoolCase):
         c.VM.pool_migrate(vm, c.VM.get_resident_on(vm), {"live": "true"})
         self.assertEqual(self.state(vm), "Running")
 
-    def test_08_migration_under_way(self):
+    def test_07_migration_under_way(self):
         """What a client sees of it, and that the VM runs once all the time."""
         c, vm = self.c, self.vm("slow", migrate_ms=1500)
         source, target = (m.host_ref(c) for m in self.pool.members[:2])
@@ -240,7 +229,7 @@ class Vm(PoolCase):
         self.assertIn("pool_migrate", c.VM.get_allowed_operations(vm))
         self.assert_settled(c)
 
-    def test_09_failed_migration(self):
+    def test_08_failed_migration(self):
         c, vm = self.c, self.vm("stays", fail="migrate_send")
         source, target = (m.host_ref(c) for m in self.pool.members[:2])
         c.VM.start_on(vm, source, False, False)
@@ -252,32 +241,7 @@ class Vm(PoolCase):
                          ("Running", source, NULL))
         self.assert_settled(c)
 
-    def test_10_suspend_resume(self):
-        c, vm = self.c, self.vm("sleeper")
-        c.VM.start(vm, False, False)
-        host = c.VM.get_resident_on(vm)
-        c.VM.suspend(vm)
-        record = c.VM.get_record(vm)
-        self.assertEqual((record["power_state"], record["resident_on"]),
-                         ("Suspended", NULL))
-        self.assertNotEqual(record["suspend_VDI"], NULL)
-        self.assertEqual(c.VDI.get_type(record["suspend_VDI"]), "suspend")
-        self.assertEqual(self.domains_of(vm), [])
-        self.assert_bad_state(vm, "halted", c.VM.start, False, False)
-        self.assertIn("resume", record["allowed_operations"])
-        c.VM.resume(vm, False, False)
-        after = c.VM.get_record(vm)
-        self.assertEqual((after["power_state"], after["resident_on"],
-                          after["suspend_VDI"]), ("Running", host, NULL))
-        self.assert_error(["HANDLE_INVALID", "VDI", record["suspend_VDI"]],
-                          c.VDI.get_record, record["suspend_VDI"])
-        c.VM.suspend(vm)
-        c.VM.hard_shutdown(vm)
-        after = c.VM.get_record(vm)
-        self.assertEqual((after["power_state"], after["suspend_VDI"]), ("Halted", NULL))
-        self.assert_settled(c)
-
-    def test_11_tasks(self):
+    def test_09_tasks(self):
         c, vm = self.c, self.vm("async", start_ms=600)
         task = c.Async.VM.start(vm, False, False)
         record = c.task.get_record(task)
@@ -306,7 +270,7 @@ class Vm(PoolCase):
         self.assertEqual(c.VM.get_name_label(clone), "async clone")
         c.task.destroy(task)
 
-    def test_12_a_task_watched_elsewhere(self):
+    def test_10_a_task_watched_elsewhere(self):
         c, vm = self.c, self.vm("watched", start_ms=300)
         other = self.pool.leader().client()
         other.session = c.session
@@ -325,7 +289,7 @@ class Vm(PoolCase):
         self.assertEqual(other.VM.get_power_state(vm), "Running")
         c.task.destroy(task)
 
-    def test_13_failures_and_cancel(self):
+    def test_11_failures_and_cancel(self):
         c, vm = self.c, self.vm("broken", fail="start")
         error = self.error(c.VM.start, vm, False, False)
         self.assertEqual(error[0], "INTERNAL_ERROR")
@@ -346,7 +310,7 @@ class Vm(PoolCase):
         wait_for(lambda: not c.VM.get_current_operations(vm), 5, "the mark goes")
         c.task.destroy(task)
 
-    def test_14_hard_shutdown_ends_what_runs(self):
+    def test_12_hard_shutdown_ends_what_runs(self):
         c, vm = self.c, self.vm("deaf", ignore_shutdown="true")
         c.VM.start(vm, False, False)
         task = c.Async.VM.clean_shutdown(vm)
@@ -359,7 +323,7 @@ class Vm(PoolCase):
         c.task.destroy(task)
         self.assert_settled(c)
 
-    def test_15_busy_objects_are_waited_for(self):
+    def test_13_busy_objects_are_waited_for(self):
         """A second operation is not refused but waits for the first."""
         c, vm = self.c, self.vm("busy", shutdown_ms=800)
         c.VM.start(vm, False, False)
@@ -370,7 +334,7 @@ class Vm(PoolCase):
         self.assertEqual(self.state(vm), "Paused")
         c.task.destroy(first)
 
-    def test_16_two_starts_one_runs(self):
+    def test_14_two_starts_one_runs(self):
         c, vm = self.c, self.vm("raced", start_ms=200)
         uuid = c.VM.get_uuid(vm)
         outcomes = []
@@ -393,7 +357,7 @@ class Vm(PoolCase):
                          ["VM_BAD_POWER_STATE", "VM_BAD_POWER_STATE", "started"])
         self.assertEqual(self.domains_of(vm), [(self.home(vm), "running")])
 
-    def test_17_consoles_and_metrics(self):
+    def test_15_consoles_and_metrics(self):
         c, vm = self.c, self.vm("seen")
         self.assertEqual(c.VM.get_consoles(vm), [])
         metrics = c.VM.get_metrics(vm)
@@ -422,7 +386,7 @@ class Vm(PoolCase):
         record = c.VM_metrics.get_record(metrics)
         self.assertEqual(record["current_domain_type"], "unspecified")
 
-    def test_18_alerts(self):
+    def test_16_alerts(self):
         c, vm = self.c, self.vm("told")
         uuid = c.VM.get_uuid(vm)
         c.VM.start(vm, False, False)
@@ -432,25 +396,7 @@ class Vm(PoolCase):
         self.assertIn("VM_STARTED", names)
         self.assertIn("VM_SHUTDOWN", names)
 
-    def guest_that(self, event):
-        """A running VM whose guest does so after a while of its own accord."""
-        vm = self.vm(f"guest-{event}", event=event, event_ms=400)
-        self.c.VM.set_actions_after_crash(vm, "destroy")
-        self.c.VM.start(vm, False, False)
-        return vm
-
-    def test_19_guests_that_end_by_themselves(self):
-        for event in ("shutdown", "crash"):
-            vm = self.guest_that(event)
-            wait_for(lambda: self.state(vm) == "Halted", 15, f"the {event} is seen")
-            wait_for(lambda: self.domains_of(vm) == [], 5, "its domain goes")
-            self.assertEqual(self.c.VM.get_resident_on(vm), NULL)
-        vm = self.guest_that("reboot")
-        domid = self.c.VM.get_domid(vm)
-        wait_for(lambda: self.c.VM.get_domid(vm) not in (domid, -1), 15,
-                 "the reboot is seen")
-
-    def test_20_settled(self):
+    def test_17_settled(self):
         self.assert_settled(self.c)
         self.pool.wait_converged()
 

@@ -84,11 +84,12 @@ class Life(LifeCase):
         self.begin(vm)
         before = self.counts_beyond(vm, 2)
         host = c.VM.get_resident_on(vm)
-        c.VM.suspend(vm)
+        self.do(c.VM.suspend, vm)
         record = c.VM.get_record(vm)
         self.assertEqual((record["power_state"], record["resident_on"]),
                          ("Suspended", NULL))
         self.assertEqual(c.VDI.get_type(record["suspend_VDI"]), "suspend")
+        self.assertIn("resume", record["allowed_operations"])
         self.assertEqual(self.domains_of(vm), [])
         self.assert_error(["VM_BAD_POWER_STATE", vm, "halted", "suspended"],
                           c.VM.start, vm, False, False)
@@ -96,6 +97,8 @@ class Life(LifeCase):
         after = c.VM.get_record(vm)
         self.assertEqual((after["power_state"], after["resident_on"],
                           after["suspend_VDI"]), ("Running", host, NULL))
+        self.assert_error(["HANDLE_INVALID", "VDI", record["suspend_VDI"]],
+                          c.VDI.get_record, record["suspend_VDI"])
         self.assert_domain(vm, "running")
         self.counts_beyond(vm, before)
         self.assert_one_life(vm)

@@ -16,7 +16,7 @@ import contextlib
 from localpool import LocalPool, Member
 from machine import Machine
 
-BACKEND = os.environ.get("XENPOOL_LAB_BACKEND", "sim")
+BACKEND = os.environ.get("XENPOOL_LAB_BACKEND", "xen")
 COUNT = re.compile(rb"GUEST count (\d+) up ")
 STATES = {"p": "paused", "s": "shutdown", "c": "shutdown", "d": "shutdown"}
 
@@ -133,7 +133,7 @@ class LabPool(LocalPool):
         self.dir = pathlib.PurePosixPath("/data")
         self.password = "secret"
         self.https_port, self.http_port, self.peer_port = 443, 0, 7443
-        self.options = ["--election-timeout=3000", "--heartbeat=300",
+        self.options = ["--election-timeout=15000", "--heartbeat=500",
                         "--min-free-mib=16", *options]
         self.machines = [Machine(i + 1, folder, network) for i in range(2)]
         self.members = [LabMember(self, i, self.machines[i]) for i in range(n)]

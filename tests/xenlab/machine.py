@@ -14,7 +14,7 @@ import time
 CPU = "qemu64,+npt,+rdrand"  # Xen wants nested paging for PVH; dom0 wants entropy
 MEMORY = 1024                # MiB of a machine; a QEMU process takes about as much
 DOM0_MEMORY = 448            # MiB of it for dom0, the rest is the guests'
-BOOT_TIMEOUT = 180
+BOOT_TIMEOUT = 420
 AGENT_PORT = 7000
 
 

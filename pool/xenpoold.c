@@ -160,8 +160,10 @@ static int load_certificate(struct daemon *d)
 	if (r == 0)
 		r = tls_fingerprint_of_file(d->cert_file, d->fingerprint);
 	if (r < 0) {
-		log_error("no usable certificate in %s: %s", d->opt.data_dir,
-			  strerror(-r));
+		log_error("no usable certificate in %s: %s; restore "
+			  "server.crt and server.key, which the other members "
+			  "trust, or move the data folder away and join the "
+			  "pool again", d->opt.data_dir, strerror(-r));
 		return r;
 	}
 	d->certificate = read_file(d->cert_file);

@@ -41,8 +41,10 @@ SSL_CTX *link_tls_context(const char *cert_file, const char *key_file)
 	} else if (SSL_CTX_use_PrivateKey_file(ctx, key_file,
 					       SSL_FILETYPE_PEM) != 1 ||
 		   SSL_CTX_check_private_key(ctx) != 1) {
-		log_error("peer link: cannot use key %s with certificate %s: %s",
-			  key_file, cert_file, tls_error());
+		log_error("peer link: cannot use key %s with certificate %s: %s; "
+			  "restore both, or move the data folder away and "
+			  "join the pool again", key_file, cert_file,
+			  tls_error());
 	} else {
 		return ctx;
 	}

@@ -203,9 +203,18 @@ static int finish_joining(struct daemon *d)
 	_cleanup_(freep) char *aside = xasprintf(
 		"%s/raft.left-%lld", d->opt.data_dir,
 		(long long)(env_wall_ms() / 1000));
+	struct trust to;
+	int r;
 
 	if (access(joining, F_OK) < 0)
 		return 0;
+	r = trust_load(&to, joining); /* before anything is moved */
+	trust_deinit(&to);
+	if (r < 0) {
+		log_error("remove %s, and this host stays in the pool that it "
+			  "was in", joining);
+		return r;
+	}
 	if (rename(raft, aside) < 0 && errno != ENOENT) {
 		log_error("cannot move %s aside: %s", raft, strerror(errno));
 		return -errno;

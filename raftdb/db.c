@@ -504,6 +504,8 @@ static int open_folder(struct db *db)
 		r = disk_make_dir(db->raft_dir);
 	if (r == 0)
 		r = disk_lock(db->dir, &db->lock_fd);
+	if (r == 0)
+		r = disk_claim(db->raft_dir, db->id);
 	return r;
 }
 

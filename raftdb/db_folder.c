@@ -22,6 +22,47 @@ int disk_make_dir(const char *path)
 	return -errno;
 }
 
+static int write_owner(const char *path, uint64_t id)
+{
+	_cleanup_(freep) char *new = xasprintf("%s.new", path);
+	int fd = open(new, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	int r = 0;
+
+	if (fd < 0 || dprintf(fd, "%016llx\n", (unsigned long long)id) < 0 ||
+	    fsync(fd) < 0 || rename(new, path) < 0) {
+		r = -errno;
+		log_error("cannot write %s: %s", path, strerror(-r));
+	}
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+/* A log says nothing of who wrote it. With one that another member wrote, or
+ * under another name, we would vote and acknowledge for a member that we are
+ * not. */
+int disk_claim(const char *raft_dir, uint64_t id)
+{
+	_cleanup_(freep) char *path = xasprintf("%s/owner", raft_dir);
+	char text[32] = "";
+	FILE *f = fopen(path, "re");
+	unsigned long long owner = 0;
+
+	if (!f)
+		return write_owner(path, id);
+	if (fgets(text, sizeof text, f))
+		owner = strtoull(text, NULL, 16);
+	fclose(f);
+	if (owner == id)
+		return 0;
+	log_error("%s belongs to the member %016llx, but this is %016llx "
+		  "(the first half of host-uuid): put back the folder or the "
+		  "host-uuid that belongs here; or move %s away: a member of a "
+		  "pool is then rebuilt from the others", raft_dir, owner,
+		  (unsigned long long)id, raft_dir);
+	return -EBADMSG;
+}
+
 int disk_lock(const char *dir, int *ret_fd)
 {
 	_cleanup_(freep) char *path = xasprintf("%s/lock", dir);

@@ -239,8 +239,7 @@ void snaps_header(struct buf *h, uint64_t index, uint64_t n_ids,
 int disk_lock(const char *dir, int *ret_fd);
 bool disk_has_state(const char *raft_dir);
 int disk_make_dir(const char *path);
-/* Notes in the raft folder whose it is, or finds that it is another member's:
- * -EBADMSG, logged. */
+/* Notes whose the folder is; -EBADMSG, logged: it is another member's. */
 int disk_claim(const char *raft_dir, uint64_t id);
 bool disk_room(const char *dir, uint64_t *ret_bytes); /* false: cannot tell */
 void disk_tick(struct db *db, int64_t now);

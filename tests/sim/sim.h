@@ -55,6 +55,8 @@ enum plant {
 	PLANT_RELATION,     /* derived sets are not kept on one member */
 	PLANT_GUARDS,       /* guards are not looked at */
 	PLANT_TOMBSTONE,    /* deletions are not recorded */
+	PLANT_AGE,          /* local reads say that they are of now */
+	PLANT_SESSION,      /* they do not mind what their session has seen */
 	PLANT_STALE_SEARCH, /* as READ_LOCAL, with the witness looking away */
 	PLANTS
 };
@@ -184,7 +186,7 @@ struct sim {
 	struct life *cur;
 	uint64_t events, hash;
 	/* for the sums */
-	uint64_t n_elections, n_crashes, n_exhausted, n_acked, n_unknown, n_refused, n_reads,
+	uint64_t n_elections, n_crashes, n_exhausted, n_acked, n_unknown, n_refused, n_reads, n_local,
 		n_snapshots, n_installs, n_changes, n_faults, n_failed_reads,
 		n_searches, n_searches_open;
 };
@@ -295,7 +297,7 @@ void node_restart_later(struct node *n);
 
 enum op_kind_client {
 	OPC_INIT, OPC_SET, OPC_CAS, OPC_SWAP, OPC_TAG, OPC_CREATE, OPC_REMOVE,
-	OPC_TOUCH, OPC_READ,
+	OPC_TOUCH, OPC_READ, OPC_LOCAL,
 };
 
 /* What a client wants done, over all its attempts. */
@@ -339,6 +341,10 @@ size_t check_floor(void);
 void check_leader(const struct node *n, uint64_t term);
 void check_acked(struct life *l, struct client_op *op, struct txn_result r);
 void check_read(struct life *l, struct client_op *op);
+/* A local read, of this age; seen: position of what its session saw before,
+ * raised to what it sees now. */
+void check_local(struct life *l, struct client_op *op, int64_t age_ms,
+		 size_t *seen);
 void check_periodic(void);
 void check_end(void);
 bool check_converged(void);

@@ -39,6 +39,11 @@ static struct {
 	size_t n, cap;
 	struct map by_id; /* index + 1 */
 	size_t floor;
+	struct {
+		int64_t at;
+		size_t floor; /* from then on */
+	} *floors;
+	size_t n_floors, cap_floors;
 	struct timeline registers[REGISTERS_MAX], disks[DISKS], tags;
 	struct {
 		uint64_t term;
@@ -294,6 +299,28 @@ size_t check_floor(void)
 	return h.floor;
 }
 
+static void raise_floor(size_t position)
+{
+	if (position <= h.floor)
+		return;
+	if (h.n_floors == h.cap_floors) {
+		h.cap_floors = MAX(h.cap_floors * 2, (size_t)256);
+		h.floors = xrealloc(h.floors,
+				    h.cap_floors * sizeof(*h.floors));
+	}
+	h.floor = position;
+	h.floors[h.n_floors].at = sim->now;
+	h.floors[h.n_floors++].floor = position;
+}
+
+static size_t floor_at(int64_t time)
+{
+	for (size_t i = h.n_floors; i-- > 0;)
+		if (h.floors[i].at <= time)
+			return h.floors[i].floor;
+	return 0;
+}
+
 size_t check_history(void)
 {
 	return h.n;
@@ -318,7 +345,7 @@ void check_acked(struct life *l, struct client_op *op, struct txn_result r)
 		sim_fail("linearizability", "operation %llu stands at %zu, and "
 			 "%zu was seen before it began",
 			 (unsigned long long)op->number, at, op->floor);
-	h.floor = MAX(h.floor, at);
+	raise_floor(at);
 }
 
 static void check_content(struct life *l, struct client_op *op)
@@ -347,7 +374,26 @@ void check_read(struct life *l, struct client_op *op)
 			 "was seen before it began",
 			 (unsigned long long)op->number, l->node->i,
 			 l->position, op->floor);
-	h.floor = MAX(h.floor, l->position);
+	raise_floor(l->position);
+	check_content(l, op);
+}
+
+void check_local(struct life *l, struct client_op *op, int64_t age_ms,
+		 size_t *seen)
+{
+	/* Clocks tell whole milliseconds. */
+	int64_t of = sim->now - (age_ms + 1) * MS;
+
+	if (age_ms < DB_AGE_UNKNOWN && l->position < floor_at(of))
+		sim_fail("ages", "n%d shows position %zu and says that it is "
+			 "%lld ms old, but %zu was seen before", l->node->i,
+			 l->position, (long long)age_ms, floor_at(of));
+	for (size_t i = l->position; i < *seen; i++)
+		if (h.all[i].changed)
+			sim_fail("sessions", "n%d shows position %zu, and its "
+				 "session has seen %zu", l->node->i,
+				 l->position, *seen);
+	*seen = MAX(*seen, l->position);
 	check_content(l, op);
 }
 
@@ -576,12 +622,13 @@ bool check_converged(void)
 
 static void check_op(const struct client_op *op)
 {
-	size_t at = op->kind == OPC_READ ? 0 : find(op->id);
+	bool reads = op->kind == OPC_READ || op->kind == OPC_LOCAL;
+	size_t at = reads ? 0 : find(op->id);
 
 	if (op->never && at > 0)
 		sim_fail("exactly-once", "operation %llu was refused, and was "
 			 "applied", (unsigned long long)op->number);
-	if (op->kind != OPC_READ && op->acked && at == 0)
+	if (!reads && op->acked && at == 0)
 		sim_fail("exactly-once", "operation %llu was acknowledged, and "
 			 "is lost", (unsigned long long)op->number);
 }
@@ -606,6 +653,7 @@ void check_init(void)
 void check_free(void)
 {
 	free(h.all);
+	free(h.floors);
 	map_deinit(&h.by_id);
 	for (size_t i = 0; i < REGISTERS_MAX; i++)
 		free(h.registers[i].v);

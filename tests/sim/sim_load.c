@@ -17,6 +17,9 @@ struct client {
 	struct node *node;
 	unsigned phase;
 	struct client_op *op;
+	/* what its session has seen: as clients know it, and as checkers do */
+	uint64_t generation;
+	size_t seen;
 };
 
 struct attempt {
@@ -164,6 +167,7 @@ static void put_op(struct txn *t, struct client_op *op, const struct store *s)
 		txn_touch(t, vm_ref(1));
 		break;
 	case OPC_READ:
+	case OPC_LOCAL:
 		break;
 	}
 }
@@ -201,7 +205,8 @@ struct client_op *load_op(size_t i)
 static enum op_kind_client random_kind(void)
 {
 	static const enum op_kind_client kinds[] = {
-		OPC_READ, OPC_READ, OPC_READ, OPC_READ, OPC_SET, OPC_SET,
+		OPC_READ, OPC_READ, OPC_READ, OPC_READ, OPC_LOCAL, OPC_LOCAL,
+		OPC_LOCAL, OPC_LOCAL, OPC_LOCAL, OPC_LOCAL, OPC_SET, OPC_SET,
 		OPC_SET, OPC_CAS, OPC_CAS, OPC_CAS, OPC_SWAP, OPC_TAG,
 		OPC_CREATE, OPC_CREATE, OPC_REMOVE, OPC_TOUCH,
 	};
@@ -251,7 +256,16 @@ static void op_done(struct client *c)
 
 static const char *const kind_names[] = {
 	"init", "set", "cas", "swap", "tag", "create", "remove", "touch", "read",
+	"local",
 };
+
+/* The session has seen what this member shows now. */
+static void has_seen(struct client *c, const struct life *l)
+{
+	c->generation = MAX(c->generation,
+			    store_generation(db_store(l->db)));
+	c->seen = MAX(c->seen, l->position);
+}
 
 static void acked(struct attempt *a, struct txn_result r)
 {
@@ -263,6 +277,7 @@ static void acked(struct attempt *a, struct txn_result r)
 	check_acked(a->life, op, r);
 	if (op->acked)
 		return;
+	has_seen(a->client, a->life);
 	op->acked = true;
 	op->result = r;
 	op->returned = ++steps;
@@ -322,6 +337,7 @@ static void on_read(void *data, int error)
 	op->waiting--;
 	if (error == 0 && !a->life->dead && !a->life->dying) {
 		check_read(a->life, op);
+		has_seen(c, a->life);
 		op->acked = true;
 		op->returned = ++steps;
 		sim->n_reads++;
@@ -341,6 +357,26 @@ static void on_read(void *data, int error)
 		op_done(c);
 }
 
+/* As pool/req_read.c does it: no older than what the session has seen, and with
+ * its age. */
+static void local_read(struct client *c, struct client_op *op, struct life *l)
+{
+	int64_t age = sim->plant == PLANT_AGE ? 0 : db_age_ms(l->db);
+
+	if (store_generation(db_store(l->db)) >= c->generation ||
+	    sim->plant == PLANT_SESSION) {
+		check_local(l, op, age, &c->seen);
+		has_seen(c, l);
+		op->acked = true;
+		sim->n_local++;
+		sim_trace("client %d: local %llu at %zu, %lld ms old", c->i,
+			  (unsigned long long)op->number, l->position,
+			  (long long)age);
+	}
+	op->waiting--;
+	op_done(c);
+}
+
 static bool is_serving(const struct life *l)
 {
 	return l->serving_term > 0;
@@ -356,6 +392,11 @@ static void on_attempt(void *data)
 	sim_trace("client %d: %s %llu a%u b%u", a->client->i,
 		  kind_names[op->kind], (unsigned long long)op->number, op->a,
 		  op->b);
+	if (op->kind == OPC_LOCAL) {
+		local_read(a->client, op, a->life);
+		free(a);
+		return;
+	}
 	if (op->kind == OPC_READ) {
 		if ((sim->plant == PLANT_READ_LOCAL ||
 		     sim->plant == PLANT_STALE_SEARCH) &&

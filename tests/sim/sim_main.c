@@ -34,6 +34,8 @@ static const char *const plants[PLANTS] = {
 	[PLANT_RELATION] = "relation",
 	[PLANT_GUARDS] = "guards",
 	[PLANT_TOMBSTONE] = "tombstone",
+	[PLANT_AGE] = "age",
+	[PLANT_SESSION] = "session",
 	[PLANT_STALE_SEARCH] = "stale-search",
 };
 
@@ -49,7 +51,7 @@ static struct options options = { .seeds = 1, .start = 1, .jobs = 1 };
 static struct shared {
 	volatile uint64_t next, failed; /* failed: seed + 1 */
 	volatile uint64_t runs, events, faults, crashes, exhausted, elections, acked,
-		unknown, refused, reads, failed_reads, snapshots, installs,
+		unknown, refused, reads, local, failed_reads, snapshots, installs,
 		changes, searches, open_searches, simulated_ms;
 } *shared;
 
@@ -172,6 +174,7 @@ static void add_up(void)
 	shared->unknown += sim->n_unknown;
 	shared->refused += sim->n_refused;
 	shared->reads += sim->n_reads;
+	shared->local += sim->n_local;
 	shared->failed_reads += sim->n_failed_reads;
 	shared->snapshots += sim->n_snapshots;
 	shared->installs += sim->n_installs;
@@ -336,13 +339,13 @@ static void tell(double took)
 	       "%llu events, %llu faults, %llu crashes (%llu without memory), "
 	       "%llu elections, %llu changes of membership\n"
 	       "%llu writes acknowledged, %llu unknown, %llu refused; "
-	       "%llu reads, %llu without an answer\n"
+	       "%llu reads, %llu without an answer, %llu local ones\n"
 	       "%llu snapshots taken, %llu received; %llu searches, %llu not "
 	       "finished\n",
 	       N(runs), took, took * 1000 / (double)MAX(N(runs), 1ull),
 	       N(simulated_ms) / MAX(N(runs), 1ull), N(events), N(faults),
 	       N(crashes), N(exhausted), N(elections), N(changes), N(acked), N(unknown),
-	       N(refused), N(reads), N(failed_reads), N(snapshots), N(installs),
+	       N(refused), N(reads), N(failed_reads), N(local), N(snapshots), N(installs),
 	       N(searches), N(open_searches));
 }
 

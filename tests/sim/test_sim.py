@@ -21,15 +21,17 @@ START = int(os.environ.get("XENPOOL_SIM_START", "1"))
 PLANTS = {
     "read-local": (20, "linearizability"),
     "apply-twice": (200, "exactly-once"),
-    "no-confirm": (1000, "linearizability"),
+    "no-confirm": (1000, "linearizability|ages"),
     "lost-change": (20, "events"),
     "lost-vote": (200, "leaders|agreement"),
-    "lost-log": (40, "agreement|exactly-once|digest|progress|signal|leaders"),
+    "lost-log": (40, "agreement|exactly-once|digest|progress|signal|leaders|fatal"),
     "ack-early": (20, "exactly-once|own writes"),
-    "diverge": (20, "agreement|digest"),
+    "diverge": (20, "agreement|digest|exactly-once|own writes"),
     "relation": (20, "relations"),
     "guards": (20, "model"),
     "tombstone": (20, "events"),
+    "age": (20, "ages"),
+    "session": (100, "sessions"),
     "stale-search": (100, "linearizability: no order"),
 }
 

@@ -115,6 +115,27 @@ static bool has_empty_key(const struct value *v)
 	return v->kind == VALUE_MAP && v->n > 0 && v->items[0]->n == 0;
 }
 
+/* Some keys of pool.other_config are settings of the pool itself. */
+static struct value *setting_error(const struct field_def *f, const char *key,
+				   const struct value *v)
+{
+	const struct class_def *c = &schema_classes[CLASS_pool];
+
+	return f == &c->fields[F_pool_other_config] ?
+		       member_setting_error(key, v) : NULL;
+}
+
+static struct value *settings_error(const struct field_def *f,
+				    const struct value *map)
+{
+	struct value *error = NULL;
+
+	for (uint32_t i = 0; map->kind == VALUE_MAP && i < map->n && !error; i++)
+		error = setting_error(f, value_str(map->items[2 * i]),
+				      map->items[2 * i + 1]);
+	return error;
+}
+
 /* The error of a value that the field must not get, else NULL. A relation's
  * reference has to point to something, or the object would be in no set. */
 static struct value *field_error(const struct req *r, const struct field_def *f,
@@ -125,7 +146,7 @@ static struct value *field_error(const struct req *r, const struct field_def *f,
 	if (f->relation == RELATION_ONE && !value_is_null_ref(v) &&
 	    !row_get(req_store(r), f->other_class, value_str(v)))
 		return error_handle_invalid(f->other_class, value_str(v));
-	return NULL;
+	return settings_error(f, v);
 }
 
 /* Adds the setting of a field to t; the error of a value that it must not get.
@@ -209,6 +230,7 @@ static void generic_add_to(struct req *r)
 	_cleanup_(buf_deinit) struct buf b = BUF_INIT;
 	const struct field_def *f;
 	struct record *row = self(r);
+	struct value *error;
 	const char *key;
 	struct txn *t;
 
@@ -224,6 +246,11 @@ static void generic_add_to(struct req *r)
 	if (value_get(row->fields[r->method->field], key)) {
 		req_fail(r, "MAP_DUPLICATE_KEY", row->cls->name, f->db_name,
 			 value_str(row->ref), key, NULL);
+		return;
+	}
+	error = setting_error(f, key, req_arg(r, 2));
+	if (error) {
+		req_fail_value(r, error);
 		return;
 	}
 	t = req_txn(r);

@@ -25,6 +25,7 @@ pool_libpool_a_SOURCES = \
 	pool/member.c \
 	pool/member_calls.c pool/member_calls.h \
 	pool/member_join.c \
+	pool/member_setting.c \
 	pool/message.c \
 	pool/minor.c \
 	pool/network.c \

@@ -3,16 +3,20 @@
  * with them, one change at a time. A member that has lost its log goes out and
  * comes in again, empty.
  *
- * Voters: all of up to three members, three of four, five of more. A voter
- * that is gone gives its seat to a stand-by that is there.
+ * Voters: all of up to three members, three of four, five of more; or three at
+ * most. A voter that is gone for a time gives its seat to a stand-by that is
+ * there. An operator sets both in pool.other_config.
  */
 #include <string.h>
 
+#include "base/env.h"
 #include "base/log.h"
+#include "pool/core.h"
 #include "pool/vm.h"
 #include "raftdb/db.h"
 
 #define TICK_MS 500
+#define THERE_MS 2000 /* heard of so lately: it may be given a seat */
 #define MAX_LEFT 16
 
 struct member_state {
@@ -151,22 +155,41 @@ static void follow_rows(struct pool *p)
 
 /* ---- the rows follow who is there ---- */
 
-size_t member_voters_wanted(size_t members)
+size_t member_voters_wanted(const struct pool *p, size_t members)
 {
-	return members <= 3 ? members : members == 4 ? 3 : 5;
+	size_t most = (size_t)member_setting(pool_row(p), MEMBER_VOTERS_KEY, 5);
+
+	return members <= 3 ? members : MIN(members == 4 ? 3 : 5, most);
 }
 
+static bool is_here(const struct pool *p, const struct record *m)
+{
+	return id_of(m) == p->leader_id;
+}
+
+/* A new leader has not heard from anybody yet. */
 static bool is_live(const struct pool *p, const struct record *m)
 {
-	const struct record *host = store_get_class(
-		store_of(p), CLASS_host, record_str(m, F_member_host));
+	int64_t limit = member_setting(pool_row(p), MEMBER_REPLACE_KEY,
+				p->cfg.host_dead_after_ms / 1000) * 1000;
 
-	return host && host_is_live(p, host);
+	return is_here(p, m) ||
+	       env_mono_ms() < p->hosts->serving_since_ms + limit ||
+	       p->hooks.member_alive(p->hooks.data, id_of(m), limit);
 }
 
-/* Live or dead members of a role: the first one, and how many. */
-static struct record *find_member(struct pool *p, int role, bool live,
-				  size_t *ret_n)
+static bool is_there(const struct pool *p, const struct record *m)
+{
+	return is_here(p, m) ||
+	       p->hooks.member_alive(p->hooks.data, id_of(m), THERE_MS);
+}
+
+/* Members whose row wants the role and for whom ok() is as said: the first one
+ * that does not lead, and how many. */
+static struct record *find_member(struct pool *p, int role,
+				  bool (*ok)(const struct pool *,
+					     const struct record *),
+				  bool says, size_t *ret_n)
 {
 	const struct store *s = store_of(p);
 	struct record *found = NULL;
@@ -174,9 +197,9 @@ static struct record *find_member(struct pool *p, int role, bool live,
 	*ret_n = 0;
 	for (struct record *m = store_first(s, CLASS_member); m;
 	     m = store_next(s, m)) {
-		if (wanted_role(m) != role || is_live(p, m) != live)
+		if (wanted_role(m) != role || ok(p, m) != says)
 			continue;
-		found = found ? found : m;
+		found = found || is_here(p, m) ? found : m;
 		++*ret_n;
 	}
 	return found;
@@ -199,24 +222,28 @@ static void set_role(struct txn *t, const struct record *m, const char *role)
 		value_stringz(role));
 }
 
+/* One seat at a time: a stand-by takes an empty one or that of a dead voter; of
+ * too many the dead go first. */
 static void balance(struct pool *p)
 {
-	size_t live_voters, dead_voters, standbys, none;
-	struct record *dead = find_member(p, DB_VOTER, false, &dead_voters);
-	struct record *spare = find_member(p, DB_STANDBY, true, &standbys);
-	size_t wanted = member_voters_wanted(store_count(store_of(p),
-							 CLASS_member));
+	size_t n_live, n_dead, n_standbys;
+	struct record *live = find_member(p, DB_VOTER, is_live, true, &n_live);
+	struct record *dead = find_member(p, DB_VOTER, is_live, false, &n_dead);
+	struct record *standby = find_member(p, DB_STANDBY, is_there, true,
+					     &n_standbys);
+	size_t wanted = member_voters_wanted(p, store_count(store_of(p),
+							    CLASS_member));
+	bool surplus = n_live + n_dead > wanted;
 	struct txn *t;
 
-	find_member(p, DB_VOTER, true, &live_voters);
-	find_member(p, DB_STANDBY, false, &none);
-	if (!spare || p->members->rows_changing || live_voters >= wanted ||
-	    p->members->changing)
+	if (p->members->rows_changing || p->members->changing ||
+	    (!surplus && (!standby || n_live >= wanted)))
 		return;
 	t = txn_new("leader");
-	set_role(t, spare, "voter");
-	if (live_voters + dead_voters >= wanted)
-		set_role(t, dead, "standby");
+	if (!surplus)
+		set_role(t, standby, "voter");
+	if (surplus || n_live + n_dead >= wanted)
+		set_role(t, dead || !surplus ? dead : live, "standby");
 	p->members->rows_changing = true;
 	pool_submit(p, t, on_rows, p);
 }

@@ -395,7 +395,7 @@ void member_register(struct req *r)
 	char made[REF_LEN + 1];
 	const char *network = network_of_bridge(s, "xenbr0");
 	size_t n = store_count(s, CLASS_member) + 1;
-	const char *role = count_voters(s) < member_voters_wanted(n) ?
+	const char *role = count_voters(s) < member_voters_wanted(r->pool, n) ?
 		"voter" : "standby";
 	const struct record *known;
 	struct dbsync_refs refs;

@@ -229,7 +229,7 @@ void dbsync_refresh_host(struct pool *p);
 void dbsync_refresh_metrics(struct pool *p);
 
 /* ---- member.c ---- */
-size_t member_voters_wanted(size_t members);
+size_t member_voters_wanted(const struct pool *p, size_t members);
 struct record *member_of_host(const struct store *s, const char *host_ref);
 /* host.c: why the first of its VMs cannot go elsewhere; NULL if all can. */
 struct value *host_evacuation_error(struct req *r, const struct record *host);

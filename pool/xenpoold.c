@@ -55,6 +55,7 @@ struct daemon {
 	bool joining; /* this start is the second half of pool.join */
 	char *removed; /* why this host is not in its pool any more; or NULL */
 	bool members_changed;
+	bool trust_lags; /* it may have members that have gone meanwhile */
 	struct db *db;
 	struct pooldb *pooldb;
 	struct tools tools;
@@ -237,6 +238,17 @@ static const struct db_member *on_trusted(void *data, const char *fingerprint)
 	return d->removed ? NULL : trust_find(&d->trust, fingerprint);
 }
 
+#define TRUST_AGE_MS 2000
+
+static bool knows(const struct db_member *list, size_t n,
+		  const struct db_member *m)
+{
+	for (size_t i = 0; i < n; i++)
+		if (list[i].id == m->id)
+			return true;
+	return false;
+}
+
 static void refresh_trust(struct daemon *d)
 {
 	const struct store *s = db_store(d->db);
@@ -258,6 +270,12 @@ static void refresh_trust(struct daemon *d)
 		snprintf(m->uuid, sizeof m->uuid, "%s",
 			 record_str(r, F_member_uuid));
 	}
+	/* A store that lags, or was loaded from an old snapshot, does not know
+	 * the newer members, and one of them may be the leader it waits for. */
+	d->trust_lags = db_age_ms(d->db) > TRUST_AGE_MS;
+	for (size_t i = 0; d->trust_lags && i < d->trust.n; i++)
+		if (n < TRUST_MAX_MEMBERS && !knows(list, n, &d->trust.members[i]))
+			list[n++] = d->trust.members[i];
 	if (n > 0)
 		trust_replace(&d->trust, list, n);
 }
@@ -430,6 +448,8 @@ static void on_wake(uv_timer_t *t)
 {
 	struct daemon *d = t->data;
 
+	if (d->trust_lags && db_age_ms(d->db) <= TRUST_AGE_MS)
+		refresh_trust(d);
 	pool_timers(d->pool);
 }
 
@@ -692,6 +712,23 @@ static void open_pooldb(struct daemon *d)
 	};
 }
 
+/* The identity of a member is for one host. A copy of its folder that is started
+ * elsewhere must not even say hello. */
+static int check_identity(const struct daemon *d)
+{
+	const struct db_member *me = trust_find(&d->trust, d->fingerprint);
+
+	if (!me || d->trust.n < 2 || !strcmp(me->address, d->peer_address))
+		return 0;
+	log_error("%s is the folder of the member at %s, and this host is %s. "
+		  "If the folder was copied: start this host with an empty one "
+		  "and let it join the pool. If the host's address has changed: "
+		  "take it out of the pool (pool.eject through another member), "
+		  "and let it join again with an empty folder. Nothing was "
+		  "changed.", d->opt.data_dir, me->address, d->peer_address);
+	return -EADDRNOTAVAIL;
+}
+
 static int open_database(struct daemon *d)
 {
 	const struct options *o = &d->opt;
@@ -853,6 +890,7 @@ static int start(struct daemon *d)
 	    (r = load_host_uuid(d)) < 0 || (r = load_certificate(d)) < 0 ||
 	    (r = load_first_password(d)) < 0 || (r = finish_joining(d)) < 0 ||
 	    (r = trust_load(&d->trust, members)) < 0 ||
+	    (r = check_identity(d)) < 0 ||
 	    (r = open_database(d)) < 0)
 		return r;
 	d->pool = make_pool(d);

@@ -148,7 +148,7 @@ struct db {
 	uint64_t configuration_seen;
 	struct consensus_member members[DB_MEMBERS_MAX];
 	unsigned n_members;
-	bool was_member;
+	bool was_member, had_row;
 	int64_t not_member_since;
 
 	bool leading, serving, barrier_pending;

@@ -6,6 +6,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "raftdb/db_impl.h"
+#include "schema/gen/schema_ids.h"
 
 #define PING_LEADER_MS 100 /* from and to the leader */
 #define PING_MS 500        /* between others */
@@ -239,9 +240,54 @@ void members_on_ping(struct db *db, struct peer *from, struct reader *r)
 	from->digest_known = true;
 }
 
+/* All rows of members are of others, ours was among them. */
+static bool row_is_gone(struct db *db)
+{
+	const struct store *s = db->store;
+	char id[24];
+
+	if (db->st.applied_index < db->st.commit_index ||
+	    store_count(s, CLASS_member) == 0)
+		return false;
+	snprintf(id, sizeof id, "%llu", (unsigned long long)db->id);
+	for (struct record *m = store_first(s, CLASS_member); m;
+	     m = store_next(s, m)) {
+		if (strcmp(record_str(m, F_member_raft_id), id) != 0)
+			continue;
+		db->had_row = true;
+		return false;
+	}
+	return db->had_row;
+}
+
+/* By most of the other voters, as we know them: one of them alone may be the
+ * one that does not know yet. */
+static bool is_disowned(const struct db *db)
+{
+	unsigned voters = 0, disown = 0;
+
+	for (unsigned i = 0; i < db->n_members; i++) {
+		const struct peer *p = peers_get(db->peers, db->members[i].id);
+
+		if (!p || db->members[i].role != DB_VOTER)
+			continue;
+		voters++;
+		disown += p->disowns_us;
+	}
+	return disown > 0 && disown > voters / 2;
+}
+
+static bool is_out(struct db *db)
+{
+	if (db->heal.rebuilding || db->n_members == 0)
+		return false;
+	return (db->was_member && !members_find(db, db->id)) ||
+	       row_is_gone(db) || is_disowned(db);
+}
+
 static void check_removed(struct db *db, int64_t now)
 {
-	if (!db->was_member || db->n_members == 0 || members_find(db, db->id)) {
+	if (!is_out(db)) {
 		db->not_member_since = 0;
 		return;
 	}

@@ -49,6 +49,8 @@ struct link_ops {
  * no more after closed or link_conn_close(). */
 struct link_conn_ops {
 	void (*ready)(void *data); /* connector: the peer accepted us */
+	/* Connector: for the peer we are no member; closed() follows. */
+	void (*stranger)(void *data);
 	void (*frame)(void *data, uint8_t type, const char *p, size_t n);
 	void (*bytes)(void *data, const char *p, size_t n);
 	/* The queue was over LINK_QUEUE_HIGH and is now under half of it. */

@@ -21,7 +21,13 @@
 #define VERSION 1
 #define DEAD_MS 3000 /* unacknowledged for so long: the peer is gone */
 
-enum answer { ANSWER_OK, ANSWER_VERSION, ANSWER_WRONG_ID, ANSWER_KIND };
+enum answer {
+	ANSWER_OK,
+	ANSWER_VERSION,
+	ANSWER_WRONG_ID,
+	ANSWER_KIND,
+	ANSWER_STRANGER, /* no member of this pool, as far as we know */
+};
 
 struct write_req {
 	uv_write_t req;
@@ -305,9 +311,13 @@ static void on_preamble(struct link_conn *c)
 	bool magic = reader_u32(&r) == 0x4b4c5058; /* "XPLK" */
 	uint8_t version = reader_u8(&r), kind = reader_u8(&r);
 	uint64_t from = reader_u64(&r), to = reader_u64(&r);
-	const struct db_member *m = authenticate(c);
+	const struct db_member *m;
 	enum answer a = ANSWER_OK;
 
+	if (magic && version == VERSION &&
+	    !c->link->ops.trusted(c->link->ops.data, c->fingerprint))
+		send_answer(c, ANSWER_STRANGER);
+	m = authenticate(c);
 	if (!m)
 		return;
 	if (!magic || version != VERSION)
@@ -339,6 +349,9 @@ static void on_answer(struct link_conn *c)
 	uint8_t version = reader_u8(&r), status = reader_u8(&r);
 	uint64_t id = reader_u64(&r);
 
+	if (magic && status == ANSWER_STRANGER && id == c->peer_id && c->ops &&
+	    c->ops->stranger)
+		c->ops->stranger(c->data);
 	if (!magic || status != ANSWER_OK || id != c->peer_id) {
 		conn_fail(c, "greeting refused (%u), version %u, id %016llx",
 			  status, version, (unsigned long long)id);
@@ -393,8 +406,13 @@ static void handshake(struct link_conn *c)
 		return;
 	}
 	c->state = CONN_PREAMBLE;
+	if (!c->outgoing) { /* the answer to its preamble tells what we think */
+		if (!link_tls_fingerprint(c->ssl, c->fingerprint))
+			conn_fail(c, "it showed no certificate");
+		return;
+	}
 	m = authenticate(c);
-	if (!m || !c->outgoing)
+	if (!m)
 		return;
 	if (m->id != c->peer_id) {
 		conn_fail(c, "%016llx answered in the place of %016llx",

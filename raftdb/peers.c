@@ -58,8 +58,13 @@ static void on_out_ready(void *data)
 	log_info("peer %016llx: connected to %s", (unsigned long long)p->id,
 		 p->address);
 	p->backoff_ms = BACKOFF_MIN_MS;
-	p->complained = false;
+	p->complained = p->disowns_us = false;
 	set_connected(p, true);
+}
+
+static void on_out_stranger(void *data)
+{
+	((struct peer *)data)->disowns_us = true;
 }
 
 static void on_out_frame(void *data, uint8_t type, const char *bytes, size_t n)
@@ -83,6 +88,7 @@ static void on_out_closed(void *data, const char *why)
 
 static const struct link_conn_ops out_ops = {
 	.ready = on_out_ready,
+	.stranger = on_out_stranger,
 	.frame = on_out_frame,
 	.closed = on_out_closed,
 };

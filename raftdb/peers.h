@@ -16,6 +16,7 @@ struct peer {
 	uint64_t id;
 	char address[64];
 	bool connected;   /* our connection to it stands */
+	bool disowns_us;  /* it said that we are no member */
 	uint64_t epoch;   /* counts the times it came to stand */
 	int64_t heard_at; /* env_mono_ms of its last frame; -1: never */
 	/* For the owner: what it said of itself. */

@@ -87,7 +87,8 @@ class Members(PoolCase):
 
     def test_4_one_identity_on_two_hosts(self):
         m = self.pool.followers()[0]
-        c = self.client(0)
+        c = self.pool.leader().client()
+        self.addCleanup(c.close)
         copy = self.pool.dir / "copy"
         m.kill("daemon")
         shutil.copytree(m.dir / "data", copy, ignore=shutil.ignore_patterns("xapi"))

@@ -24,7 +24,7 @@ SUITES = ["style", "unit", "wire", "sim", "integration", "lifecycle", "clients",
           "xenlab"]
 SLOW = {"xenlab"}  # part of --all
 TIMEOUT = {"style": 60, "unit": 180, "wire": 180, "sim": 1800, "integration": 600,
-           "lifecycle": 600, "clients": 600, "xenlab": 2400}
+           "lifecycle": 600, "clients": 600, "xenlab": 5400}
 
 
 def programs():

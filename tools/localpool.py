@@ -127,6 +127,7 @@ def unwrap(result):
 class Member:
     """One host: its daemon and its executor. Where processes run, how they are
     reached and what their hypervisor holds is for a subclass to change."""
+    client_class = Client
     backend = ("--backend=sim", "--memory-mib=8192", "--cpus=4")
 
     def __init__(self, pool, index, address):
@@ -212,7 +213,7 @@ class Member:
         return self.address, self.pool.https_port if tls else self.pool.http_port
 
     def client(self, login=True, tls=True, timeout=90):
-        c = Client(*self.endpoint(tls), tls, timeout)
+        c = self.client_class(*self.endpoint(tls), tls, timeout)
         return c.login(password=self.pool.password) if login else c
 
     def log(self, name="xenpoold"):

@@ -8,7 +8,7 @@ LIVE = {"live": "true"}
 
 
 class Move(LifeCase):
-    options = ("--host-dead-after=60000",) if REAL else ("--host-dead-after=5000",)
+    options = () if REAL else ("--host-dead-after=5000",)
 
     def running(self, name, kind="pvh", **options):
         """A VM that runs on the first host and counts ten times a second."""

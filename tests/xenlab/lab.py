@@ -13,7 +13,7 @@ import tempfile
 import time
 import contextlib
 
-from localpool import LocalPool, Member
+from localpool import NO_MAJORITY, PATIENCE, ApiError, Client, LocalPool, Member
 from machine import Machine
 
 BACKEND = os.environ.get("XENPOOL_LAB_BACKEND", "xen")
@@ -56,7 +56,24 @@ class RemoteProcess:
         return self.returncode
 
 
+class PatientClient(Client):
+    """Reads again what a member could not read, being too busy to reach the
+    others in time: two hosts share a processor or two with all else here."""
+
+    def call(self, method, *params):
+        end = time.monotonic() + 10 * PATIENCE
+        while True:
+            try:
+                return super().call(method, *params)
+            except ApiError as e:
+                if (e.code not in NO_MAJORITY or ".get_" not in method
+                        or time.monotonic() > end):
+                    raise
+            time.sleep(0.2)
+
+
 class LabMember(Member):
+    client_class = PatientClient
     backend = (f"--backend={BACKEND}",)
 
     def __init__(self, pool, index, machine):
@@ -134,7 +151,7 @@ class LabPool(LocalPool):
         self.password = "secret"
         self.https_port, self.http_port, self.peer_port = 443, 0, 7443
         self.options = ["--election-timeout=15000", "--heartbeat=500",
-                        "--min-free-mib=16", *options]
+                        "--host-dead-after=60000", "--min-free-mib=16", *options]
         self.machines = [Machine(i + 1, folder, network) for i in range(2)]
         self.members = [LabMember(self, i, self.machines[i]) for i in range(n)]
 

@@ -31,7 +31,7 @@ LIBRARY = {
     r"raft(/.*)?\.h": re.compile(r"(raftdb/(consensus|ioguard|transport).*|tests/.*)"),
     r"libxl.*|xenstore\.h|xenctrl\.h": re.compile(r"xen/.*"),
     r"sqlite3\.h": re.compile(r"(raftdb|tests|tools)/.*"),
-    r"openssl/.*": re.compile(r"(rpc|raftdb|tests|tools|pool/role.*|pool/tools.*)/?.*"),
+    r"openssl/.*": re.compile(r"(rpc|raftdb|tests|tools|pool/role.*|pool/tools.*|xen/xl_tls.*)/?.*"),
     r"rfb/.*|vterm.*\.h": re.compile(r"(xen/vncterm_|tests/).*"),
     r"seccomp\.h": re.compile(r"xen/sandbox\.c"),
     r"libxml/.*": re.compile(r"(rpc|tests)/.*"),

@@ -29,6 +29,7 @@ UNIT_TESTS = \
 	tests/unit/test_vm \
 	tests/unit/test_vm_pool \
 	tests/unit/test_xl_config \
+	tests/unit/test_xl_link \
 	tests/unit/test_xl_process \
 	tests/unit/test_xmlrpc
 check_PROGRAMS += $(UNIT_TESTS) tests/schema/dump_schema tests/wire/front_echo \
@@ -99,6 +100,8 @@ tests_unit_test_xmlrpc_SOURCES = tests/unit/test_xmlrpc.c
 tests_unit_test_xmlrpc_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_xl_config_SOURCES = tests/unit/test_xl_config.c
 tests_unit_test_xl_config_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_xl_link_SOURCES = tests/unit/test_xl_link.c
+tests_unit_test_xl_link_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_xl_process_SOURCES = tests/unit/test_xl_process.c
 tests_unit_test_xl_process_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
 tests_unit_bench_db_SOURCES = tests/unit/bench_db.c

@@ -18,6 +18,7 @@ struct executor_options {
 	const char *state_dir;    /* made when missing */
 	const char *host_uuid;    /* "": any daemon's */
 	const char *migrate_address;
+	const char *cert, *key, *trust; /* "": no migrations on real Xen */
 	const struct xen_ops *ops;
 	uint64_t memory_mib;
 	uint32_t cpus;

@@ -44,6 +44,12 @@ static const char help_text[] =
 	"  --log-level LEVEL        error, warn, info (default) or debug\n"
 	"  --help, --version\n"
 	"\n"
+	"For --backend=xen, which migrates only when given all three:\n"
+	"  --cert FILE --key FILE   this host's, as the daemon's server.crt\n"
+	"                           and server.key\n"
+	"  --trust FILE             the daemon's members.json: whom a\n"
+	"                           migration may come from or go to\n"
+	"\n"
 	"For --backend=sim:\n"
 	"  --memory-mib N           memory of the host (default: 16384)\n"
 	"  --cpus N                 (default: 8)\n"
@@ -135,6 +141,24 @@ static int set_console_user(struct settings *s, const char *arg)
 	return 0;
 }
 
+static int set_cert(struct settings *s, const char *arg)
+{
+	s->o.cert = arg;
+	return 0;
+}
+
+static int set_key(struct settings *s, const char *arg)
+{
+	s->o.key = arg;
+	return 0;
+}
+
+static int set_trust(struct settings *s, const char *arg)
+{
+	s->o.trust = arg;
+	return 0;
+}
+
 static int set_workers(struct settings *s, const char *arg)
 {
 	int64_t i;
@@ -206,6 +230,9 @@ static const struct setting {
 	{ "image-dir", required_argument, set_image_dir },
 	{ "vncterm", required_argument, set_vncterm },
 	{ "console-user", required_argument, set_console_user },
+	{ "cert", required_argument, set_cert },
+	{ "key", required_argument, set_key },
+	{ "trust", required_argument, set_trust },
 	{ "workers", required_argument, set_workers },
 	{ "memory-mib", required_argument, set_memory },
 	{ "cpus", required_argument, set_cpus },
@@ -237,6 +264,8 @@ static int parse(struct settings *s, int argc, char **argv)
 	}
 	if (optind < argc)
 		return usage("not an option", argv[optind]);
+	if (!*s->o.cert != !*s->o.key || !*s->o.cert != !*s->o.trust)
+		return usage("needed together", "--cert, --key and --trust");
 	if (!s->o.socket_path || !s->o.state_dir)
 		return usage("needed", "--socket and --state-dir");
 	return 0;
@@ -274,6 +303,9 @@ int main(int argc, char **argv)
 		.o = {
 			.host_uuid = "",
 			.migrate_address = "127.0.0.1",
+			.cert = "",
+			.key = "",
+			.trust = "",
 			.memory_mib = DEFAULT_MEMORY_MIB,
 			.cpus = DEFAULT_CPUS,
 			.workers = DEFAULT_WORKERS,

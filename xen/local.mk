@@ -28,13 +28,20 @@ xen_libexecutor_a_SOURCES = \
 	xen/xen_ops.h \
 	xen/xl.c xen/xl.h \
 	xen/xl_config.c xen/xl_config.h \
+	xen/xl_image.c xen/xl_image.h \
+	xen/xl_migrate.c \
 	xen/xl_process.c xen/xl_process.h \
+	xen/xl_pump.c xen/xl_pump.h \
+	xen/xl_save.c \
 	xen/xl_state.c \
+	xen/xl_tls.c xen/xl_tls.h \
 	xen/xl_watch.c \
 	xen/xl_watch_main.c \
 	xen/xl_worker.c xen/xl_worker.h \
 	xen/xl_worker_build.c \
-	xen/xl_worker_life.c
+	xen/xl_worker_life.c \
+	xen/xl_worker_move.c \
+	xen/xl_worker_save.c
 
 sbin_PROGRAMS += xenpool-executor
 xenpool_executor_SOURCES = xen/executor_main.c

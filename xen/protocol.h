@@ -68,8 +68,10 @@
  *                                             are there)
  *   suspend    image:<path>, timeout_s        (domain gone, image written)
  *   resume     image, config, paused          -> domid
- *   migrate_receive config                    -> domid, address, port, token
- *   migrate_send address, port, token         -> (domain kept paused here; on
+ *   migrate_receive config                    -> domid (-1: not known yet),
+ *                                             address, port, token
+ *   migrate_send address, port, token, live:bool (true; real Xen: false stops
+ *                                             the guest for the whole copy) -> (domain kept paused here; on
  *                                             failure it runs on)
  *   migrate_activate                          -> domid (incoming one unpaused,
  *                                             unless it was paused before)

@@ -262,7 +262,8 @@ static int run_migrate_receive(struct verb_run *r)
 	rc = r->ops->migrate_receive(r->xen, r->call, cfg, &domid, &t);
 	if (rc != 0)
 		return rc;
-	r->result = value_struct_of("domid", value_int(domid),
+	r->result = value_struct_of("domid",
+				    value_int((int32_t)domid),
 				    "address", value_stringz(t.address),
 				    "port", value_int(t.port),
 				    "token", value_stringz(t.token), NULL);
@@ -274,6 +275,9 @@ static int run_migrate_send(struct verb_run *r)
 	struct xen_ticket t = { 0 };
 
 	if (param_ticket(r, &t))
+		return XEN_FAILED;
+	t.live = true;
+	if (value_get(r->params, "live") && param_bool(r, "live", &t.live))
 		return XEN_FAILED;
 	return r->ops->migrate_send(r->xen, r->call, &t);
 }
@@ -296,16 +300,6 @@ static int run_migrate_finish(struct verb_run *r)
 	return r->ops->migrate_finish(r->xen, r->call);
 }
 
-static bool can_suspend(const struct xen_ops *ops)
-{
-	return ops->suspend && ops->resume;
-}
-
-static bool can_migrate(const struct xen_ops *ops)
-{
-	return ops->migrate_receive;
-}
-
 static bool can_set_xenstore(const struct xen_ops *ops)
 {
 	return ops->set_xenstore;
@@ -320,13 +314,13 @@ static const struct verb verbs[] = {
 	{ "clean_reboot", run_clean_reboot, NULL },
 	{ "hard_reboot", run_hard_reboot, NULL },
 	{ "set_xenstore", run_set_xenstore, can_set_xenstore },
-	{ "suspend", run_suspend, can_suspend },
-	{ "resume", run_resume, can_suspend },
-	{ "migrate_receive", run_migrate_receive, can_migrate },
-	{ "migrate_send", run_migrate_send, can_migrate },
-	{ "migrate_activate", run_migrate_activate, can_migrate },
-	{ "migrate_abort", run_migrate_abort, can_migrate },
-	{ "migrate_finish", run_migrate_finish, can_migrate },
+	{ "suspend", run_suspend, NULL },
+	{ "resume", run_resume, NULL },
+	{ "migrate_receive", run_migrate_receive, NULL },
+	{ "migrate_send", run_migrate_send, NULL },
+	{ "migrate_activate", run_migrate_activate, NULL },
+	{ "migrate_abort", run_migrate_abort, NULL },
+	{ "migrate_finish", run_migrate_finish, NULL },
 };
 
 const struct verb *verb_find(const char *name)

@@ -42,6 +42,9 @@ struct xen_options {
 	const char *state_dir;       /* exists; the backend's own */
 	const char *host_uuid;       /* "" when not told */
 	const char *migrate_address; /* numeric; where migrations arrive */
+	/* xen: this host's certificate and key (PEM), and the daemon's list of
+	 * members, for migrations; "" when not told */
+	const char *cert, *key, *trust;
 	uint64_t memory_bytes;       /* sim */
 	uint32_t cpus;               /* sim */
 	bool reboot;                 /* sim: the host has just been restarted */
@@ -103,6 +106,7 @@ struct xen_ticket {
 	char address[64];
 	uint16_t port;
 	char token[XEN_TOKEN_LEN + 1];
+	bool live; /* for migrate_send: the guest runs while it is copied */
 };
 
 struct xen_ops {

@@ -26,7 +26,7 @@ static int64_t build_patience(const struct domain_config *cfg)
 /* In a phase that only migrations may end. */
 static bool is_moving(const struct xl_vm *v)
 {
-	return v->phase != XL_HOME && v->phase != XL_BUILDING;
+	return v->phase >= XL_SENDING;
 }
 
 static int fail_moving(struct xen_call *c)
@@ -36,7 +36,7 @@ static int fail_moving(struct xen_call *c)
 }
 
 /* From here on what happens to the domain is ours. */
-static int op_begin(struct xl *x, struct xen_call *c, struct xl_vm **ret)
+int xl_op_begin(struct xl *x, struct xen_call *c, struct xl_vm **ret)
 {
 	struct xl_vm *v;
 	int r = 0;
@@ -47,13 +47,15 @@ static int op_begin(struct xl *x, struct xen_call *c, struct xl_vm **ret)
 		r = fail_moving(c);
 	else
 		v->busy = true;
+	/* Until it is seen again its end is no news. */
+	v->alive = false;
 	*ret = v;
 	xl_tidy(x, v);
 	pthread_mutex_unlock(&x->lock);
 	return r;
 }
 
-static void op_end(struct xl *x, struct xl_vm *v)
+void xl_op_end(struct xl *x, struct xl_vm *v)
 {
 	pthread_mutex_lock(&x->lock);
 	v->busy = false;
@@ -62,7 +64,18 @@ static void op_end(struct xl *x, struct xl_vm *v)
 	pthread_mutex_unlock(&x->lock);
 }
 
-static int phase_set(struct xl *x, struct xl_vm *v, enum xl_phase phase)
+int xl_op_gone(struct xl *x, struct xl_vm *v)
+{
+	int r;
+
+	pthread_mutex_lock(&x->lock);
+	v->alive = v->activated = false;
+	r = xl_set_phase(x, v, XL_HOME);
+	pthread_mutex_unlock(&x->lock);
+	return r;
+}
+
+int xl_phase_set(struct xl *x, struct xl_vm *v, enum xl_phase phase)
 {
 	int r;
 
@@ -72,26 +85,65 @@ static int phase_set(struct xl *x, struct xl_vm *v, enum xl_phase phase)
 	return r;
 }
 
+int xl_set_activated(struct xl *x, struct xl_vm *v, bool activated)
+{
+	bool before = v->activated;
+	int r = 0;
+
+	pthread_mutex_lock(&x->lock);
+	v->activated = activated;
+	if (activated != before)
+		r = xl_state_save(x);
+	if (r < 0)
+		v->activated = before;
+	pthread_mutex_unlock(&x->lock);
+	return r;
+}
+
+static const struct xl_seen *seen_of(struct xl *x, const char *vm)
+{
+	for (uint32_t i = 0; x->view && i < x->view->n; i++)
+		if (!strcmp(x->view->seen[i].vm, vm))
+			return &x->view->seen[i];
+	return NULL;
+}
+
+bool xl_has_domain(struct xl *x, const char *vm)
+{
+	bool found;
+
+	pthread_mutex_lock(&x->lock);
+	found = xl_watch_look(x) != 0 || seen_of(x, vm);
+	pthread_mutex_unlock(&x->lock);
+	return found;
+}
+
+uint64_t xl_memory_of(struct xl *x, const char *vm)
+{
+	const struct xl_seen *s;
+	uint64_t kib;
+
+	pthread_mutex_lock(&x->lock);
+	s = seen_of(x, vm);
+	kib = s ? s->memory_kib : 0;
+	pthread_mutex_unlock(&x->lock);
+	return kib;
+}
+
 static int run_simple(struct xl *x, struct xen_call *c, const char *op,
 		      int64_t patience_ms)
 {
 	struct xl_vm *v;
-	int r = op_begin(x, c, &v);
+	int r = xl_op_begin(x, c, &v);
 
 	if (r != 0)
 		return r;
 	r = xl_run(c, op, value_struct_new(0), NULL, 0, patience_ms, NULL);
-	op_end(x, v);
+	xl_op_end(x, v);
 	return r;
 }
 
 /* ---- building ---- */
-
-struct build {
-	const struct domain_config *cfg;
-	bool paused, discard;
-	int fd; /* a saved guest, or -1 */
-};
 
 /* Whatever a failed build left, so that its memory is free again. The first
  * error stays, and an abort does not hinder it. */
@@ -109,7 +161,16 @@ static int clear_away(struct xen_call *c)
 	return r;
 }
 
-static int build_run(struct xen_call *c, const struct build *b,
+/* A worker that could say what is wrong has tidied up itself. */
+static bool may_have_left(const struct xen_call *c)
+{
+	const char *code = c->error ? value_str(c->error->items[0]) : "";
+
+	return !strcmp(code, "INTERNAL_ERROR") ||
+	       !strcmp(code, "TASK_CANCELLED") || !*code;
+}
+
+static int build_worker(struct xen_call *c, const struct xl_build *b,
 		     uint32_t *ret_domid)
 {
 	_cleanup_(value_unrefp) struct value *result = NULL;
@@ -127,18 +188,23 @@ static int build_run(struct xen_call *c, const struct build *b,
 
 /* A killed worker, or a killed executor, leaves the phase: what is there then
  * is half a domain, unless it runs. */
-static int build(struct xl *x, struct xen_call *c, struct xl_vm *v,
-		 struct build *b, uint32_t *ret_domid)
+int xl_build_run(struct xl *x, struct xen_call *c, struct xl_vm *v,
+		 struct xl_build *b, uint32_t *ret_domid)
 {
 	bool half = v->phase == XL_BUILDING;
-	int r = phase_set(x, v, XL_BUILDING);
+	int r;
+
+	/* A guest that was stopped to be saved, and was not: see xl_save.c. */
+	if (v->phase == XL_SAVING)
+		xl_go_on(c);
+	r = xl_phase_set(x, v, XL_BUILDING);
 
 	if (r < 0)
 		return r;
 	b->discard = b->discard || half;
-	r = build_run(c, b, ret_domid);
-	if (r == 0 || clear_away(c) == 0)
-		phase_set(x, v, XL_HOME);
+	r = build_worker(c, b, ret_domid);
+	if (r == 0 || !may_have_left(c) || clear_away(c) == 0)
+		xl_phase_set(x, v, XL_HOME);
 	return r;
 }
 
@@ -146,15 +212,15 @@ static int start(struct xen *xen, struct xen_call *c,
 		 const struct domain_config *cfg, bool paused,
 		 uint32_t *ret_domid)
 {
-	struct build b = { .cfg = cfg, .paused = paused, .fd = -1 };
+	struct xl_build b = { .cfg = cfg, .paused = paused, .fd = -1 };
 	struct xl *x = xl_of(xen);
 	struct xl_vm *v;
-	int r = op_begin(x, c, &v);
+	int r = xl_op_begin(x, c, &v);
 
 	if (r != 0)
 		return r;
-	r = build(x, c, v, &b, ret_domid);
-	op_end(x, v);
+	r = xl_build_run(x, c, v, &b, ret_domid);
+	xl_op_end(x, v);
 	return r;
 }
 
@@ -165,9 +231,20 @@ static int do_pause(struct xen *x, struct xen_call *c)
 	return run_simple(xl_of(x), c, "pause", QUICK_MS);
 }
 
-static int do_unpause(struct xen *x, struct xen_call *c)
+/* Also a guest that was stopped to be saved, and was not, or not needed. */
+static int do_unpause(struct xen *xen, struct xen_call *c)
 {
-	return run_simple(xl_of(x), c, "unpause", QUICK_MS);
+	struct xl *x = xl_of(xen);
+	struct xl_vm *v;
+	int r = xl_op_begin(x, c, &v);
+
+	if (r != 0)
+		return r;
+	r = xl_run(c, "unpause", value_struct_new(0), NULL, 0, QUICK_MS, NULL);
+	if (r == 0 && v->phase != XL_BUILDING)
+		r = xl_phase_set(x, v, XL_HOME);
+	xl_op_end(x, v);
+	return r;
 }
 
 /* ---- endings ---- */
@@ -185,12 +262,14 @@ static int clean_shutdown(struct xen *xen, struct xen_call *c,
 {
 	struct xl *x = xl_of(xen);
 	struct xl_vm *v;
-	int r = op_begin(x, c, &v);
+	int r = xl_op_begin(x, c, &v);
 
 	if (r != 0)
 		return r;
 	r = ask_guest(c, timeout_ms, false);
-	op_end(x, v);
+	if (r == 0)
+		r = xl_op_gone(x, v);
+	xl_op_end(x, v);
 	return r;
 }
 
@@ -207,45 +286,41 @@ static int hard_shutdown(struct xen *xen, struct xen_call *c)
 	pthread_mutex_unlock(&x->lock);
 	r = xl_run(c, "destroy", value_struct_new(0), NULL, 0, DESTROY_MS,
 		   NULL);
-	pthread_mutex_lock(&x->lock);
-	if (r == 0) {
-		v->alive = v->activated = false;
-		r = xl_set_phase(x, v, XL_HOME);
-	}
-	pthread_mutex_unlock(&x->lock);
-	op_end(x, v);
+	if (r == 0)
+		r = xl_op_gone(x, v);
+	xl_op_end(x, v);
 	return r;
 }
 
 static int clean_reboot(struct xen *xen, struct xen_call *c, int64_t timeout_ms,
 			const struct domain_config *cfg, uint32_t *ret_domid)
 {
-	struct build b = { .cfg = cfg, .discard = true, .fd = -1 };
+	struct xl_build b = { .cfg = cfg, .discard = true, .fd = -1 };
 	struct xl *x = xl_of(xen);
 	struct xl_vm *v;
-	int r = op_begin(x, c, &v);
+	int r = xl_op_begin(x, c, &v);
 
 	if (r != 0)
 		return r;
 	r = ask_guest(c, timeout_ms, true);
 	if (r == 0)
-		r = build(x, c, v, &b, ret_domid);
-	op_end(x, v);
+		r = xl_build_run(x, c, v, &b, ret_domid);
+	xl_op_end(x, v);
 	return r;
 }
 
 static int hard_reboot(struct xen *xen, struct xen_call *c,
 		       const struct domain_config *cfg, uint32_t *ret_domid)
 {
-	struct build b = { .cfg = cfg, .discard = true, .fd = -1 };
+	struct xl_build b = { .cfg = cfg, .discard = true, .fd = -1 };
 	struct xl *x = xl_of(xen);
 	struct xl_vm *v;
-	int r = op_begin(x, c, &v);
+	int r = xl_op_begin(x, c, &v);
 
 	if (r != 0)
 		return r;
-	r = build(x, c, v, &b, ret_domid);
-	op_end(x, v);
+	r = xl_build_run(x, c, v, &b, ret_domid);
+	xl_op_end(x, v);
 	return r;
 }
 
@@ -310,9 +385,13 @@ static void do_close(struct xen *xen)
 {
 	struct xl *x = xl_of(xen);
 
+	xl_migrate_close(x);
 	xl_watch_stop(x);
 	xl_state_close(x);
 	pthread_mutex_destroy(&x->lock);
+	free(x->cert);
+	free(x->key);
+	free(x->trust);
 	free(x->dir);
 	free(x);
 }
@@ -323,6 +402,10 @@ static int do_open(const struct xen_options *o, struct xen **ret)
 	int r;
 
 	x->dir = xstrdup(o->state_dir);
+	x->cert = xstrdup(o->cert);
+	x->key = xstrdup(o->key);
+	x->trust = xstrdup(o->trust);
+	list_init(&x->receives);
 	x->event = o->event;
 	x->event_data = o->event_data;
 	x->lock_fd = x->stop_fd = -1;
@@ -356,6 +439,13 @@ const struct xen_ops xen_xl_ops = {
 	.hard_shutdown = hard_shutdown,
 	.clean_reboot = clean_reboot,
 	.hard_reboot = hard_reboot,
+	.suspend = xl_suspend,
+	.resume = xl_resume,
+	.migrate_receive = xl_migrate_receive,
+	.migrate_send = xl_migrate_send,
+	.migrate_activate = xl_migrate_activate,
+	.migrate_abort = xl_migrate_abort,
+	.migrate_finish = xl_migrate_finish,
 	.list = list,
 	.host = host,
 };

@@ -38,7 +38,9 @@
 enum xl_phase {
 	XL_HOME,
 	XL_BUILDING, /* half a domain may be there: discarded unless it runs */
-	XL_SENDING,  /* source: the guest is stopped, its last state may be out */
+	XL_SAVING,   /* the guest is being stopped and written to a file */
+	XL_SAVED,    /* its image is whole and in its place */
+	XL_SENDING,  /* from here on only a migration's verbs move it; source: the guest is stopped, its last state may be out */
 	XL_SENT,     /* source: the destination has acknowledged all */
 	XL_EXPECTED, /* destination: waiting for the guest, or receiving it */
 	XL_ARRIVED,  /* destination: whole, waiting for its activation */
@@ -84,6 +86,7 @@ struct xl {
 	int lock_fd;
 	char host_uuid[UUID_LEN + 1];
 	char migrate_address[64];
+	char *cert, *key, *trust; /* "" when there are none */
 	void (*event)(void *data, const struct xen_event *ev);
 	void *event_data;
 
@@ -92,6 +95,7 @@ struct xl {
 	struct map by_vm; /* struct xl_vm */
 	struct list vms;
 	struct fences fences;
+	struct list receives; /* struct xl_receive, of xl_migrate.c */
 
 	/* The watcher. */
 	pthread_t watch_thread;
@@ -121,6 +125,48 @@ void xl_tidy(struct xl *x, struct xl_vm *v);
 int xl_set_phase(struct xl *x, struct xl_vm *v, enum xl_phase phase);
 int xl_fence_raise(struct xen *x, const char *vm, int64_t fence,
 		   int64_t *ret_highest); /* takes the lock itself */
+
+/* ---- xl.c: around operations ---- */
+/* What happens to the domain from here on is ours; XEN_FAILED while a migration
+ * has it. ret is valid until xl_op_end(). */
+int xl_op_begin(struct xl *x, struct xen_call *c, struct xl_vm **ret);
+void xl_op_end(struct xl *x, struct xl_vm *v);
+/* Its domain is there no more. */
+int xl_op_gone(struct xl *x, struct xl_vm *v);
+int xl_phase_set(struct xl *x, struct xl_vm *v, enum xl_phase phase);
+int xl_set_activated(struct xl *x, struct xl_vm *v, bool activated);
+/* A fresh look; true also when Xen does not answer: nobody shall build on it. */
+bool xl_has_domain(struct xl *x, const char *vm);
+uint64_t xl_memory_of(struct xl *x, const char *vm); /* KiB, 0: not known */
+
+struct xl_build {
+	const struct domain_config *cfg;
+	bool paused, discard;
+	int fd; /* a saved guest's image, or -1 */
+};
+int xl_build_run(struct xl *x, struct xen_call *c, struct xl_vm *v,
+		 struct xl_build *b, uint32_t *ret_domid);
+
+/* ---- xl_save.c ---- */
+int xl_suspend(struct xen *x, struct xen_call *c, const char *image,
+	       int64_t timeout_ms);
+int xl_resume(struct xen *x, struct xen_call *c, const char *image,
+	      const struct domain_config *cfg, bool paused,
+	      uint32_t *ret_domid);
+/* Lets a guest go on that was stopped for its state to be taken. */
+int xl_go_on(struct xen_call *c);
+
+/* ---- xl_migrate.c: as in struct xen_ops ---- */
+int xl_migrate_receive(struct xen *xen, struct xen_call *c,
+		       const struct domain_config *cfg, uint32_t *ret_domid,
+		       struct xen_ticket *ret);
+int xl_migrate_send(struct xen *xen, struct xen_call *c,
+		    const struct xen_ticket *to);
+int xl_migrate_activate(struct xen *xen, struct xen_call *c,
+			uint32_t *ret_domid);
+int xl_migrate_abort(struct xen *xen, struct xen_call *c);
+int xl_migrate_finish(struct xen *xen, struct xen_call *c);
+void xl_migrate_close(struct xl *x);
 
 /* ---- xl_watch.c ---- */
 /* Waits for the first view: -ENXIO when Xen cannot be asked. */

@@ -209,6 +209,7 @@ struct waiting {
 	struct xen_call *c;
 	const char *op;
 	int64_t until;
+	xl_news_fn *news; /* may be NULL */
 	struct value **ret;
 };
 
@@ -259,7 +260,8 @@ static int take_packet(struct waiting *w)
 	fraction = value_get(v, "fraction");
 	if (fraction && fraction->kind == VALUE_FLOAT)
 		w->c->progress(w->c, fraction->d);
-	return GO_ON;
+	r = w->news ? w->news(w->c, v) : 0;
+	return r < 0 ? r : r == XL_ENOUGH ? 0 : GO_ON;
 }
 
 static int wait_turn(struct waiting *w)
@@ -277,15 +279,22 @@ static int wait_turn(struct waiting *w)
 	return xen_aborted(w->c) ? xen_fail_aborted(w->c) : GO_ON;
 }
 
-int xl_process_wait(struct xl_process *p, struct xen_call *c, const char *op,
-		    int64_t patience_ms, struct value **ret)
+int xl_process_wait_news(struct xl_process *p, struct xen_call *c,
+			 const char *op, int64_t patience_ms, xl_news_fn *news,
+			 struct value **ret)
 {
-	struct waiting w = { p, c, op, env_mono_ms() + patience_ms, ret };
+	struct waiting w = { p, c, op, env_mono_ms() + patience_ms, news, ret };
 	int r = GO_ON;
 
 	while (r == GO_ON)
 		r = wait_turn(&w);
 	return r;
+}
+
+int xl_process_wait(struct xl_process *p, struct xen_call *c, const char *op,
+		    int64_t patience_ms, struct value **ret)
+{
+	return xl_process_wait_news(p, c, op, patience_ms, NULL, ret);
 }
 
 static struct value *addressed(struct value *request, const char *op,

@@ -39,6 +39,13 @@ int xl_process_send(int fd, struct value *request, const int *fds,
  * call's. ret: the result, the caller's; may be NULL. */
 int xl_process_wait(struct xl_process *p, struct xen_call *c, const char *op,
 		    int64_t patience_ms, struct value **ret);
+/* The same, with other packets than `done` given to news: 0 to go on, XL_ENOUGH
+ * ends the waiting with 0 (the process lives on), negative errno fails it. */
+#define XL_ENOUGH 1
+typedef int xl_news_fn(struct xen_call *c, const struct value *packet);
+int xl_process_wait_news(struct xl_process *p, struct xen_call *c,
+			 const char *op, int64_t patience_ms, xl_news_fn *news,
+			 struct value **ret);
 
 /* All of it: start, send, wait, end. Takes request, which lacks op and vm. */
 int xl_run(struct xen_call *c, const char *op, struct value *request,

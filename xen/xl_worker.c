@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xenstore.h>
 
 #include "base/log.h"
 #include "xen/domain_config.h"
@@ -145,6 +144,18 @@ enum xl_look xl_look(struct xl_worker *w, uint32_t *ret_domid)
 	return look;
 }
 
+libxl_domain_type xl_type_of(struct xl_worker *w, uint32_t domid)
+{
+	libxl_domain_type type = LIBXL_DOMAIN_TYPE_INVALID;
+	libxl_dominfo info;
+
+	libxl_dominfo_init(&info);
+	if (libxl_domain_info(w->ctx, &info, domid) == 0)
+		type = info.domain_type;
+	libxl_dominfo_dispose(&info);
+	return type;
+}
+
 int xl_destroy(struct xl_worker *w, uint32_t domid)
 {
 	int rc = libxl_domain_destroy(w->ctx, domid, NULL);
@@ -152,21 +163,6 @@ int xl_destroy(struct xl_worker *w, uint32_t domid)
 	if (rc == 0 || rc == ERROR_DOMAIN_NOTFOUND)
 		return 0;
 	return xl_fail_libxl(w, "destroy the domain", rc);
-}
-
-char *xl_store_read(struct xl_worker *w, uint32_t domid, const char *name)
-{
-	_cleanup_(freep) char *path =
-		xasprintf("/local/domain/%u/%s", domid, name);
-	struct xs_handle *xs = xs_open(0);
-	unsigned len;
-	char *text;
-
-	if (!xs)
-		return NULL;
-	text = xs_read(xs, XBT_NULL, path, &len);
-	xs_close(xs);
-	return text;
 }
 
 /* ---- one operation ---- */
@@ -180,6 +176,11 @@ static const struct {
 	{ "pause", xl_op_pause },
 	{ "unpause", xl_op_unpause },
 	{ "shutdown", xl_op_shutdown },
+	{ "suspend", xl_op_suspend },
+	{ "go_on", xl_op_go_on },
+	{ "look", xl_op_look },
+	{ "receive", xl_op_receive },
+	{ "send", xl_op_send },
 };
 
 static int run(struct xl_worker *w)

@@ -34,21 +34,29 @@ int xl_fail_state(struct xl_worker *w, const char *expected, enum xl_look is);
 /* This VM's domain; those that Xen is clearing away do not count. ret may be
  * NULL. */
 enum xl_look xl_look(struct xl_worker *w, uint32_t *ret_domid);
+libxl_domain_type xl_type_of(struct xl_worker *w, uint32_t domid);
 bool xl_flag(const struct xl_worker *w, const char *name);
 int64_t xl_number(const struct xl_worker *w, const char *name);
 /* Result: {domid}. */
 void xl_result_domid(struct xl_worker *w, uint32_t domid);
 void xl_tell_progress(struct xl_worker *w, double fraction);
 int xl_destroy(struct xl_worker *w, uint32_t domid);
-/* A node below the domain's own, the caller's to free; NULL: there is none. */
-char *xl_store_read(struct xl_worker *w, uint32_t domid, const char *name);
-
 /* xl_worker_build.c: start and restore */
 int xl_op_start(struct xl_worker *w);
+/* Whether a start could be made now. */
+int xl_check_build(struct xl_worker *w);
 /* xl_worker_life.c */
 int xl_op_destroy(struct xl_worker *w);
 int xl_op_pause(struct xl_worker *w);
 int xl_op_unpause(struct xl_worker *w);
 int xl_op_shutdown(struct xl_worker *w);
+int xl_op_look(struct xl_worker *w); /* {domid} of a domain that is alive */
+/* xl_worker_save.c */
+int xl_op_suspend(struct xl_worker *w);
+int xl_op_go_on(struct xl_worker *w);
+int xl_let_go_on(struct xl_worker *w);
+/* xl_worker_move.c */
+int xl_op_receive(struct xl_worker *w);
+int xl_op_send(struct xl_worker *w);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "xen/xl_config.h"
+#include "xen/xl_image.h"
 #include "xen/xl_worker.h"
 
 struct building {
@@ -63,6 +64,8 @@ static int create(struct building *b, uint32_t *ret_domid)
 	if (w->n_fds == 0) {
 		rc = libxl_domain_create_new(w->ctx, &b->xl, ret_domid, NULL,
 					     NULL);
+	} else if (xl_image_check(w->fds[0], w->vm) < 0) {
+		return xl_fail(w, "INTERNAL_ERROR", "no image of this guest");
 	} else {
 		libxl_domain_restore_params p;
 
@@ -88,8 +91,11 @@ static int build(struct building *b)
 
 	if (rc == 0)
 		rc = create(b, &domid);
-	if (rc != 0)
+	if (rc != 0) {
+		if (xl_look(w, &domid) != XL_NONE)
+			xl_destroy(w, domid);
 		return rc;
+	}
 	if (!xl_flag(w, "paused")) {
 		rc = libxl_domain_unpause(w->ctx, domid, NULL);
 		if (rc) {
@@ -99,6 +105,13 @@ static int build(struct building *b)
 	}
 	xl_result_domid(w, domid);
 	return 0;
+}
+
+int xl_check_build(struct xl_worker *w)
+{
+	struct building b = { .w = w };
+
+	return read_config(&b) ? XEN_FAILED : check_memory(&b);
 }
 
 /* {config, paused, discard: whatever is there is cleared away}, and as its fd

@@ -6,8 +6,6 @@
 #include "base/log.h"
 #include "xen/xl_worker.h"
 
-/* How long a guest may take to say that it has heard the wish to shut down. */
-#define ACKNOWLEDGE_MS 60000
 #define LOOK_EVERY_MS 100
 
 int xl_op_destroy(struct xl_worker *w)
@@ -15,6 +13,17 @@ int xl_op_destroy(struct xl_worker *w)
 	uint32_t domid;
 
 	return xl_look(w, &domid) == XL_NONE ? 0 : xl_destroy(w, domid);
+}
+
+int xl_op_look(struct xl_worker *w)
+{
+	uint32_t domid;
+	enum xl_look look = xl_look(w, &domid);
+
+	if (look != XL_RUNNING && look != XL_PAUSED)
+		return xl_fail_state(w, "paused", look);
+	xl_result_domid(w, domid);
+	return 0;
 }
 
 int xl_op_pause(struct xl_worker *w)
@@ -41,6 +50,8 @@ int xl_op_unpause(struct xl_worker *w)
 		xl_result_domid(w, domid);
 		return 0;
 	}
+	if (look == XL_SUSPENDED)
+		return xl_let_go_on(w);
 	if (look != XL_PAUSED)
 		return xl_fail_state(w, "paused", look);
 	rc = libxl_domain_unpause(w->ctx, domid, NULL);
@@ -52,28 +63,22 @@ int xl_op_unpause(struct xl_worker *w)
 
 /* ---- asking the guest ---- */
 
-/* True when the guest has taken the wish out of its mailbox. */
-static bool acknowledged(struct xl_worker *w, uint32_t domid)
-{
-	_cleanup_(freep) char *wish = xl_store_read(w, domid,
-						    "control/shutdown");
-
-	return !wish || !*wish;
-}
-
-static int ask(struct xl_worker *w, uint32_t domid, bool *ret_mailbox)
+/* libxl waits until the guest has taken the wish out of its mailbox, or takes it
+ * back. */
+static int ask(struct xl_worker *w, uint32_t domid)
 {
 	bool reboot = xl_flag(w, "reboot");
 	int rc = reboot ? libxl_domain_reboot(w->ctx, domid, NULL)
 			: libxl_domain_shutdown(w->ctx, domid, NULL);
 
-	*ret_mailbox = rc != ERROR_NOPARAVIRT;
 	/* A guest without drivers has a power button at least. */
 	if (rc == ERROR_NOPARAVIRT)
 		rc = libxl_send_trigger(w->ctx, domid,
 					reboot ? LIBXL_TRIGGER_RESET
 					       : LIBXL_TRIGGER_POWER,
 					0, NULL);
+	if (rc == ERROR_TIMEDOUT || rc == ERROR_GUEST_TIMEDOUT)
+		return xl_fail(w, "VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT", w->vm);
 	return rc ? xl_fail_libxl(w, "ask the guest to shut down", rc) : 0;
 }
 
@@ -93,20 +98,11 @@ static bool has_ended(struct xl_worker *w, uint32_t domid)
 	return look == XL_NONE || look == XL_ENDED || now != domid;
 }
 
-static int await_end(struct xl_worker *w, uint32_t domid, bool mailbox)
+static int await_end(struct xl_worker *w, uint32_t domid, int64_t until)
 {
-	int64_t timeout = xl_number(w, "timeout_ms"), start = env_mono_ms();
-	bool heard = !mailbox;
-
 	while (!has_ended(w, domid)) {
-		int64_t passed = env_mono_ms() - start;
-
-		heard = heard || acknowledged(w, domid);
-		if (!heard && passed >= MIN(timeout, (int64_t)ACKNOWLEDGE_MS))
-			return xl_fail(w, "VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT",
-				       w->vm);
-		if (passed >= timeout)
-			return fail_timeout(w, timeout);
+		if (env_mono_ms() >= until)
+			return fail_timeout(w, xl_number(w, "timeout_ms"));
 		poll(NULL, 0, LOOK_EVERY_MS);
 	}
 	return 0;
@@ -117,7 +113,7 @@ int xl_op_shutdown(struct xl_worker *w)
 {
 	uint32_t domid;
 	enum xl_look look = xl_look(w, &domid);
-	bool mailbox;
+	int64_t until = env_mono_ms() + xl_number(w, "timeout_ms");
 	int rc = 0;
 
 	if (look == XL_NONE)
@@ -125,8 +121,8 @@ int xl_op_shutdown(struct xl_worker *w)
 	if (look != XL_ENDED && look != XL_RUNNING)
 		return xl_fail_state(w, "running", look);
 	if (look == XL_RUNNING)
-		rc = ask(w, domid, &mailbox);
+		rc = ask(w, domid);
 	if (rc == 0 && look == XL_RUNNING)
-		rc = await_end(w, domid, mailbox);
+		rc = await_end(w, domid, until);
 	return rc ? rc : xl_op_destroy(w);
 }

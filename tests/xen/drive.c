@@ -112,7 +112,8 @@ static void run_job(const struct value *line)
 	const struct value *params = value_get(line, "params");
 	char id[32];
 
-	snprintf(id, sizeof(id), "%c%u", later ? 'l' : 'j', ++n_jobs);
+	snprintf(id, sizeof(id), "%c%u-%d", later ? 'l' : 'j', ++n_jobs,
+		 (int)getpid());
 	n_later += later;
 	send_value(value_struct_of(
 		"type", value_stringz("job"), "id", value_stringz(id),
@@ -138,8 +139,8 @@ static void run_line(const struct value *v)
 	} else if (value_get(v, "event")) {
 		await("domain", "vm", value_get_str(v, "event"));
 	} else if (value_get(v, "cancel")) {
-		snprintf(id, sizeof(id), "l%d",
-			 (int)value_get_int(v, "cancel", 0));
+		snprintf(id, sizeof(id), "l%d-%d",
+			 (int)value_get_int(v, "cancel", 0), (int)getpid());
 		send_value(value_struct_of("type", value_stringz("cancel"),
 					   "id", value_stringz(id), NULL));
 	} else if (value_get(v, "done")) {

@@ -1,0 +1,208 @@
+#include "xen/xl_tls.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/text.h"
+#include "xen/files.h"
+
+#define HANDSHAKE_S 20
+#define MAX_TRUST (1u << 20)
+
+static int fail(struct xl_tls *t, int r, const char *what)
+{
+	const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+
+	if (!*t->why)
+		snprintf(t->why, sizeof(t->why), "%s: %s", what,
+			 reason ? reason : strerror(-r));
+	ERR_clear_error();
+	return r;
+}
+
+/* ---- whom to trust ---- */
+
+static bool has_fingerprint(struct json_object *list, const char *fingerprint)
+{
+	for (size_t i = 0; i < json_object_array_length(list); i++) {
+		char one[65];
+
+		if (json_str(json_object_array_get_idx(list, i), "fingerprint",
+			     one, sizeof(one)) &&
+		    !strcasecmp(one, fingerprint))
+			return true;
+	}
+	return false;
+}
+
+static bool is_trusted(const char *path, const char *fingerprint)
+{
+	_cleanup_(buf_deinit) struct buf b = BUF_INIT;
+	_cleanup_(json_putp) struct json_object *list = NULL;
+
+	if (file_read(path, MAX_TRUST, &b) < 0)
+		return false;
+	list = json_tokener_parse(buf_cstr(&b));
+	return list && json_object_is_type(list, json_type_array) &&
+	       has_fingerprint(list, fingerprint);
+}
+
+static int check_peer(struct xl_tls *t, const char *trust)
+{
+	unsigned char digest[EVP_MAX_MD_SIZE];
+	unsigned n = 0;
+	X509 *cert = SSL_get0_peer_certificate(t->ssl);
+	char fingerprint[65];
+
+	if (!cert || X509_digest(cert, EVP_sha256(), digest, &n) != 1 ||
+	    n != 32)
+		return fail(t, -EACCES, "no certificate");
+	hex_encode(digest, n, fingerprint);
+	if (!is_trusted(trust, fingerprint))
+		return fail(t, -EACCES, "not a host of this pool");
+	return 0;
+}
+
+/* ---- the handshake ---- */
+
+/* Who a peer is gets decided by its fingerprint, once the handshake has proved
+ * that it holds the key. */
+static int accept_any_chain(X509_STORE_CTX *ctx, void *arg)
+{
+	X509_STORE_CTX_set_error(ctx, X509_V_OK);
+	return 1;
+}
+
+static int context_open(struct xl_tls *t, const struct xl_tls_files *f)
+{
+	SSL_CTX *ctx = t->ctx = SSL_CTX_new(TLS_method());
+
+	xassert(ctx);
+	SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION);
+	SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION);
+	SSL_CTX_set_num_tickets(ctx, 0);
+	SSL_CTX_set_mode(ctx, SSL_MODE_AUTO_RETRY);
+	SSL_CTX_set_verify(
+		ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+	SSL_CTX_set_cert_verify_callback(ctx, accept_any_chain, NULL);
+	if (SSL_CTX_use_certificate_chain_file(ctx, f->cert) != 1 ||
+	    SSL_CTX_use_PrivateKey_file(ctx, f->key, SSL_FILETYPE_PEM) != 1)
+		return fail(t, -EIO, "this host's certificate and key");
+	return 0;
+}
+
+void xl_tls_patience(struct xl_tls *t, int seconds)
+{
+	struct timeval tv = { .tv_sec = seconds };
+
+	setsockopt(t->fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
+	setsockopt(t->fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
+}
+
+int xl_tls_open(struct xl_tls *t, const struct xl_tls_files *f, int fd,
+		bool server)
+{
+	int r;
+
+	memset(t, 0, sizeof(*t));
+	t->fd = fd;
+	xl_tls_patience(t, HANDSHAKE_S);
+	ERR_clear_error();
+	r = context_open(t, f);
+	if (r < 0)
+		return r;
+	t->ssl = SSL_new(t->ctx);
+	xassert(t->ssl && SSL_set_fd(t->ssl, fd) == 1);
+	if ((server ? SSL_accept(t->ssl) : SSL_connect(t->ssl)) != 1)
+		return fail(t, -ECONNABORTED, "TLS handshake");
+	return check_peer(t, f->trust);
+}
+
+void xl_tls_close(struct xl_tls *t)
+{
+	if (t->ssl)
+		SSL_free(t->ssl);
+	if (t->ctx)
+		SSL_CTX_free(t->ctx);
+	if (t->fd >= 0)
+		close(t->fd);
+	t->ssl = t->ctx = NULL;
+	t->fd = -1;
+}
+
+/* ---- bytes ---- */
+
+int xl_tls_write(struct xl_tls *t, const char *p, size_t n)
+{
+	size_t done;
+
+	if (n > 0 && SSL_write_ex(t->ssl, p, n, &done) != 1)
+		return fail(t, -EPIPE, "sending");
+	return 0;
+}
+
+int xl_tls_read(struct xl_tls *t, char *p, size_t n)
+{
+	while (n > 0) {
+		size_t k;
+
+		if (SSL_read_ex(t->ssl, p, n, &k) != 1)
+			return fail(t, -EPIPE, "the link broke");
+		p += k;
+		n -= k;
+	}
+	return 0;
+}
+
+static int put_length(struct xl_tls *t, uint32_t n)
+{
+	_cleanup_(buf_deinit) struct buf b = BUF_INIT;
+
+	buf_put_u32(&b, n);
+	return xl_tls_write(t, b.data, b.len);
+}
+
+ssize_t xl_tls_put_chunk(void *data, char *p, size_t n)
+{
+	int r = put_length(data, (uint32_t)n);
+
+	if (r == 0)
+		r = xl_tls_write(data, p, n);
+	return r < 0 ? r : (ssize_t)n;
+}
+
+int xl_tls_end_chunks(struct xl_tls *t)
+{
+	return put_length(t, 0);
+}
+
+ssize_t xl_tls_get_chunk(void *data, char *p, size_t n)
+{
+	struct xl_tls *t = data;
+	int r;
+
+	if (t->ended)
+		return 0;
+	if (t->left == 0) {
+		char head[4];
+		struct reader rd = reader_of(head, sizeof(head));
+
+		r = xl_tls_read(t, head, sizeof(head));
+		if (r < 0)
+			return r;
+		t->left = reader_u32(&rd);
+		t->ended = t->left == 0;
+	}
+	n = MIN(n, (size_t)t->left);
+	r = xl_tls_read(t, p, n);
+	t->left -= (uint32_t)n;
+	return r < 0 ? r : (ssize_t)n;
+}

@@ -44,7 +44,7 @@ static const struct option_def defs[] = {
 	     "first line: root's password, used when the pool is created "
 	     "(default: a random one, written to DATA-DIR/root-password)"),
 	NUMBER("front-threads", front_threads, 0, 64,
-	       "threads that serve clients; 0: one a core"),
+	       "threads that serve clients; 0: one for two cores"),
 	NUMBER("election-timeout", election_timeout_ms, 150, 60000,
 	       "Raft election timeout in ms"),
 	NUMBER("heartbeat", heartbeat_ms, 15, 10000, "Raft heartbeat in ms"),

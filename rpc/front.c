@@ -451,6 +451,13 @@ static void or_default(unsigned *v, unsigned otherwise)
 		*v = otherwise;
 }
 
+/* The core needs a processor of its own, and so do the other processes; threads
+ * beyond that take turns with it, and each of them gathers fewer calls. */
+static unsigned threads_for(unsigned processors)
+{
+	return MAX(processors / 2, 1u);
+}
+
 static void copy_config(struct front_config *to, const struct front_config *cfg)
 {
 	const char *http = cfg->http_address ? cfg->http_address : cfg->address;
@@ -462,7 +469,7 @@ static void copy_config(struct front_config *to, const struct front_config *cfg)
 	to->cert_file = copy_string(cfg->cert_file);
 	to->key_file = copy_string(cfg->key_file);
 	to->www_dir = copy_string(cfg->www_dir);
-	or_default(&to->n_threads, uv_available_parallelism());
+	or_default(&to->n_threads, threads_for(uv_available_parallelism()));
 	to->n_threads = MIN(to->n_threads, (unsigned)MAX_THREADS);
 	or_default(&to->max_connections, 800);
 	or_default(&to->max_streams, 256);

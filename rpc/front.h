@@ -19,7 +19,7 @@ struct front_config {
 	const char *unix_path;    /* plain HTTP on a Unix socket; NULL: none */
 	const char *cert_file, *key_file;
 	const char *www_dir;      /* static files for GET; NULL: none */
-	unsigned n_threads;       /* 0: one a core, at most 8 */
+	unsigned n_threads;       /* 0: one for two cores, at most 8 */
 
 	/* Limits; 0 takes the default. */
 	unsigned max_connections;  /* 800 over TCP, as many again on Unix */

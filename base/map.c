@@ -55,12 +55,13 @@ static size_t first_unused(const struct map_slot *slots, size_t cap,
 	return i;
 }
 
-static void rebuild(struct map *m)
+/* With room for count entries and as many more. */
+static void rebuild(struct map *m, size_t count)
 {
 	struct map_slot *slots;
 	size_t cap = MAP_MIN_CAP;
 
-	while ((m->count + 1) * 2 > cap)
+	while (count * 2 > cap)
 		cap *= 2;
 	slots = xcalloc(cap, sizeof(*slots));
 	for (size_t i = 0; i < m->cap; i++) {
@@ -73,6 +74,12 @@ static void rebuild(struct map *m)
 	m->slots = slots;
 	m->cap = cap;
 	m->used = m->count;
+}
+
+void map_reserve(struct map *m, size_t count)
+{
+	if (count * 4 > m->cap * 3)
+		rebuild(m, MAX(count, m->count + 1));
 }
 
 void *map_get(const struct map *m, const char *key, size_t len)
@@ -98,7 +105,7 @@ void *map_put(struct map *m, const char *key, size_t len, void *value)
 		old = s->value;
 	} else {
 		if ((m->used + 1) * 4 > m->cap * 3)
-			rebuild(m);
+			rebuild(m, m->count + 1);
 		s = &m->slots[first_unused(m->slots, m->cap, hash)];
 		m->used += s->key != MAP_TOMB;
 		m->count++;

@@ -21,6 +21,8 @@ struct map {
 
 void map_init(struct map *m);
 void map_deinit(struct map *m); /* does not touch the values */
+/* Makes room at once for so many entries in all: before filling a large map. */
+void map_reserve(struct map *m, size_t count);
 void *map_get(const struct map *m, const char *key, size_t len);
 void *map_getz(const struct map *m, const char *key);
 /* Returns the value replaced, NULL if the key is new; takes the new key pointer

@@ -80,7 +80,10 @@ void store_view_free(struct store_view *v)
 
 /* Loading. */
 
-static bool row_fits(const struct store_view *v, const struct record *r)
+/* like: a row that fits, or NULL. Rows of an image that follow each other share
+ * most of their values. */
+static bool row_fits(const struct store_view *v, const struct record *r,
+		     const struct record *like)
 {
 	const struct class_def *c = r->cls;
 
@@ -88,6 +91,8 @@ static bool row_fits(const struct store_view *v, const struct record *r)
 	    r->created > r->modified || r->modified > v->generation)
 		return false;
 	for (unsigned i = 0; i < c->n_fields; i++) {
+		if (like && like->cls == c && like->fields[i] == r->fields[i])
+			continue;
 		if (!schema_fits(c->fields[i].type, r->fields[i]))
 			return false;
 	}
@@ -109,10 +114,12 @@ static bool row_is_new(const struct store *s, const struct record *r)
 
 static bool load_rows(struct store *s, const struct store_view *v)
 {
+	map_reserve(&s->rows, v->n_rows);
+	map_reserve(&s->uuids, v->n_rows);
 	for (size_t i = 0; i < v->n_rows; i++) {
 		struct record *r = v->rows[i];
 
-		if (!row_fits(v, r) || !row_is_new(s, r))
+		if (!row_fits(v, r, i > 0 ? v->rows[i - 1] : NULL) || !row_is_new(s, r))
 			return false;
 		store_insert(s, record_ref(r));
 	}
@@ -159,9 +166,13 @@ static bool derived_sets_agree(const struct store *s, const struct record *r)
 
 	for (size_t i = 0; agree && i < t->n_derived; i++) {
 		const struct field_def *f = &r->cls->fields[t->derived[i]];
-		struct value *set = store_pointing(target, f->other_class,
-						   f->other_field);
+		struct value *set;
 
+		if (!target) {
+			agree = r->fields[t->derived[i]]->n == 0;
+			continue;
+		}
+		set = store_pointing(target, f->other_class, f->other_field);
 		agree = value_equal(set, r->fields[t->derived[i]]);
 		value_unref(set);
 	}

@@ -255,6 +255,8 @@ static void test_map_against_model(void **state)
 		unsigned puts = i / 30000 % 2 ? 30 : 70;
 
 		model_step(model, &m, r % MODEL_KEYS, (r >> 32) % 100 < puts);
+		if (i % 7000 == 0)
+			map_reserve(&m, (r >> 40) % (2 * MODEL_KEYS));
 		if (i % 10000 == 0)
 			model_check(model, &m);
 	}
@@ -264,6 +266,25 @@ static void test_map_against_model(void **state)
 	model_check(model, &m);
 	map_deinit(&m);
 	free(model);
+}
+
+static void test_map_with_room(void **state)
+{
+	struct map_slot *slots;
+	uint64_t keys[1000];
+	struct map m;
+
+	map_init(&m);
+	map_reserve(&m, 0);
+	map_reserve(&m, ARRAY_LEN(keys));
+	slots = m.slots;
+	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+		keys[i] = i;
+		map_put(&m, (char *)&keys[i], 8, &keys[i]);
+		map_reserve(&m, i);
+	}
+	assert_ptr_equal(m.slots, slots);
+	map_deinit(&m);
 }
 
 /* A queue's use (put new, drop old) must not let tombs pile up. */
@@ -755,6 +776,7 @@ int main(void)
 		cmocka_unit_test(test_reader_refuses),
 		cmocka_unit_test(test_list),
 		cmocka_unit_test(test_map_against_model),
+		cmocka_unit_test(test_map_with_room),
 		cmocka_unit_test(test_map_turnover),
 		cmocka_unit_test(test_map_keys),
 		cmocka_unit_test(test_map_delete_in_walk),

@@ -6,5 +6,6 @@ base_libbase_a_SOURCES = \
 	base/list.h \
 	base/log.c base/log.h \
 	base/map.c base/map.h \
+	base/memory.c base/memory.h \
 	base/text.c base/text.h \
 	base/util.c base/util.h

@@ -136,7 +136,8 @@ static int on_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 	r = c->ops.restore(c->ops.data, buf->base, buf->len);
 	c->stepping = false;
 	if (r < 0)
-		return RAFT_CORRUPT; /* libraft frees the buffer */
+		/* libraft frees the buffer */
+		return r == -ENOMEM ? RAFT_NOMEM : RAFT_CORRUPT;
 	raft_free(buf->base);
 	return 0;
 }

@@ -95,7 +95,31 @@ class BadFolders(PoolCase):
         self.refused(self.lone, "stays in the pool that it was in", lambda data:
                      (data / "joining.json").write_text("[junk"))
 
-    def test_4_a_clock_that_is_a_day_behind(self):
+    def test_4_a_snapshot_larger_than_the_memory(self):
+        m = self.member
+        m.env["XENPOOL_FAILPOINTS"] = "memory.available=return:1000000"
+        logged = len(m.log())
+        m.start_daemon()
+        wait_for(lambda: m.daemon.poll() is not None, 20, "it refuses its own")
+        self.assertEqual(m.daemon.returncode, 1)
+        self.assertIn("of which 0 MiB are free", m.log()[logged:])
+        self.assertNotIn("move it away", m.log()[logged:])
+        # One that comes from the master: the member ends, the others go on.
+        shutil.rmtree(m.dir / "data/raft")
+        logged = len(m.log())
+        m.start_daemon()
+        wait_for(lambda: m.daemon.poll() is not None, 20, "it refuses it")
+        self.assertEqual(m.daemon.returncode, 3)
+        self.assertIn("of which 0 MiB are free", m.log()[logged:])
+        self.c.pool.set_name_description(self.ref, "the others go on")
+        m.env.clear()
+        m.start_daemon()
+        m.wait_up().close()
+        self.pool.wait_converged()
+        m.kill("daemon")
+        self.copy(m.dir / "data", m.dir / "good")
+
+    def test_5_a_clock_that_is_a_day_behind(self):
         """The time of day decides nothing: the member leads, serves sessions that
         began in its future, and the history says what its clock said."""
         m, session = self.member, self.c.session

@@ -444,6 +444,17 @@ int history_generation_of_index(const char *path, uint64_t index, uint64_t *ret,
 	return r;
 }
 
+int history_newest(const char *path, uint64_t *ret, char *reason,
+		   size_t reason_size)
+{
+	struct query q = { .reason = reason, .reason_size = reason_size };
+	int r = query_open(&q, path);
+
+	*ret = r < 0 ? 0 : q.file_generation;
+	query_close(&q);
+	return r;
+}
+
 int history_other_pool(const char *path, const char *uuid, bool *ret,
 		       char *reason, size_t reason_size)
 {

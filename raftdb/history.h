@@ -33,6 +33,10 @@ int history_at(const char *path, const char *cls, const char *id,
 int history_generation_of_index(const char *path, uint64_t index, uint64_t *ret,
 				char *reason, size_t reason_size);
 
+/* The generation that the file has come to. 0 or -EIO. */
+int history_newest(const char *path, uint64_t *ret, char *reason,
+		   size_t reason_size);
+
 /* Is the file about another pool than the one with this uuid? */
 int history_other_pool(const char *path, const char *uuid, bool *ret,
 		       char *reason, size_t reason_size);

@@ -25,7 +25,8 @@
 
 static const char help[] =
 	"usage: xenpoolctl restore FILE [--data-dir DIR] [--host UUID]\n"
-	"                          [--peer-address IP:PORT] [--force]\n\n"
+	"                          [--peer-address IP:PORT] [--older] [--force]"
+	"\n\n"
 	"Makes this host a pool of one that has the backup's database; for a "
 	"pool that has\nlost more hosts than it can. xenpoold must not run on "
 	"this folder, nor on any other\nhost of the pool. What the folder had "
@@ -37,12 +38,14 @@ static const char help[] =
 	"another one\n"
 	"  --peer-address A:P    where its members reach it, if that has "
 	"changed\n"
+	"  --older               even if the folder has changes that the "
+	"backup has not\n"
 	"  --force               even if the folder is of another host or "
 	"pool\n";
 
 struct restore {
 	const char *file, *dir, *host, *peer_address;
-	bool force;
+	bool force, older;
 	char uuid[UUID_LEN + 1]; /* of the folder's host; or empty */
 	char address[64]; /* of it, as members reach it */
 	char suffix[40];
@@ -151,6 +154,26 @@ static int check_pool(const struct restore *r)
 			"--force restores it all the same", r->dir);
 }
 
+/* Restoring takes back what was changed since: only who says so wants that. */
+static int check_age(const struct restore *r)
+{
+	_cleanup_(freep) char *path = pooldb_path(r->dir);
+	unsigned long long ours = store_generation(r->store);
+	uint64_t newest = 0;
+	char why[200];
+
+	if (r->force || r->older || access(path, F_OK) < 0 ||
+	    history_newest(path, &newest, why, sizeof why) < 0 ||
+	    newest <= ours)
+		return 0;
+	return ctl_fail("the backup ends at generation %llu, but %s has come to "
+			"%llu: what was changed in between would be lost. If "
+			"xenpoold still starts here, or on another host of the "
+			"pool, nothing needs to be restored; if it shall be "
+			"lost, say --older", ours, r->dir,
+			(unsigned long long)newest);
+}
+
 /* ---- doing ---- */
 
 static int write_host_uuid(const struct restore *r)
@@ -245,7 +268,7 @@ static int restore(struct restore *r)
 	if (mkdir(r->dir, 0700) < 0 && errno != EEXIST)
 		return ctl_fail("cannot make %s: %s", r->dir, strerror(errno));
 	if (load_backup(r) || read_host_uuid(r) || choose_host(r) ||
-	    check_pool(r) || prepare(r) || install(r))
+	    check_pool(r) || check_age(r) || prepare(r) || install(r))
 		return 1;
 	printf("%s is now the folder of a pool of one with the backup's %zu VMs "
 	       "and templates.\nWhat it had is kept as %s/*.%s. Start xenpoold, "
@@ -258,11 +281,12 @@ static int restore(struct restore *r)
 int ctl_restore(int argc, char **argv)
 {
 	struct restore r = { .dir = "/var/lib/xenpool" };
-	const char *force = NULL;
+	const char *force = NULL, *older = NULL;
 	const struct ctl_option options[] = {
 		{ "data-dir", true, &r.dir }, { "host", true, &r.host },
 		{ "peer-address", true, &r.peer_address },
-		{ "force", false, &force }, { NULL, false, NULL },
+		{ "older", false, &older }, { "force", false, &force },
+		{ NULL, false, NULL },
 	};
 	int e = ctl_parse(&argc, &argv, options, help);
 
@@ -274,6 +298,7 @@ int ctl_restore(int argc, char **argv)
 	umask(0077);
 	r.file = argv[0];
 	r.force = force != NULL;
+	r.older = older != NULL;
 	snprintf(r.suffix, sizeof r.suffix, "before-restore-%lld",
 		 (long long)time(NULL));
 	e = restore(&r);

@@ -83,8 +83,8 @@ def fill(m, build, folder, objects):
     m._own = None
     run(build / "tests/bench/make_image", f"{folder}/small.img",
         f"{folder}/large.img", objects)
-    run(build / "xenpoolctl", "restore", f"{folder}/large.img",
-        f"--data-dir={m.dir}/data")
+    run(build / "xenpoolctl", "restore", "--older",
+        f"{folder}/large.img", f"--data-dir={m.dir}/data")
     m.start()
     m.wait_up().close()
 

@@ -180,8 +180,12 @@ class Backup(PoolCase):
         self.refuse_bad(first, far, members[0])
 
         self.pool.stop()
-        # A fresh folder on the first host's address, which says who it is.
         m = members[0]
+        before = {p.name: p.stat().st_mtime for p in (m.dir / "data").iterdir()}
+        self.assertIn("--older", self.restore(first, m.dir / "data", status=1))
+        self.assertEqual({p.name: p.stat().st_mtime for p in
+                          (m.dir / "data").iterdir()}, before)
+        # A fresh folder on the first host's address, which says who it is.
         os.rename(m.dir / "data", m.dir / "lost")
         self.assertIn(uuids[m], self.restore(first, m.dir / "data", status=1))
         self.restore(first, m.dir / "data", f"--host={uuids[m]}")
@@ -224,7 +228,8 @@ class Backup(PoolCase):
                                               status=1))
         bad.write_bytes(data[:len(data) // 2])
         self.assertIn("checksum", self.restore(bad, self.pool.dir / "new", status=1))
-        self.assertIn("stop it first", self.restore(far, m.dir / "data", status=1))
+        self.assertIn("stop it first", self.restore(far, m.dir / "data", "--older",
+                                                    status=1))
         stranger = self.pool.dir / "stranger"
         stranger.mkdir()
         (stranger / "host-uuid").write_text("00000000-1111-2222-3333-444444444444\n")

@@ -1,5 +1,6 @@
 UNIT_TESTS = \
 	tests/unit/test_base \
+	tests/unit/test_console \
 	tests/unit/test_bench_grpc \
 	tests/unit/test_db \
 	tests/unit/test_db_random \
@@ -28,6 +29,7 @@ UNIT_TESTS = \
 	tests/unit/test_db_faults \
 	tests/unit/test_vm \
 	tests/unit/test_vm_pool \
+	tests/unit/test_websocket \
 	tests/unit/test_xl_config \
 	tests/unit/test_xl_link \
 	tests/unit/test_xl_process \
@@ -41,6 +43,8 @@ tests_unit_test_base_LDADD = $(BASE) $(BASE_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_bench_grpc_SOURCES = tests/unit/test_bench_grpc.c \
 	tools/bench_grpc.c tools/bench_grpc.h
 tests_unit_test_bench_grpc_LDADD = $(BASE) $(BASE_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_console_SOURCES = tests/unit/test_console.c
+tests_unit_test_console_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_db_SOURCES = tests/unit/test_db.c
 tests_unit_test_db_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_db_random_SOURCES = tests/unit/test_db_random.c
@@ -96,6 +100,8 @@ tests_unit_test_vm_SOURCES = tests/unit/test_vm.c
 tests_unit_test_vm_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_vm_pool_SOURCES = tests/unit/test_vm_pool.c
 tests_unit_test_vm_pool_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_websocket_SOURCES = tests/unit/test_websocket.c
+tests_unit_test_websocket_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_xmlrpc_SOURCES = tests/unit/test_xmlrpc.c
 tests_unit_test_xmlrpc_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_xl_config_SOURCES = tests/unit/test_xl_config.c

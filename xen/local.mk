@@ -28,6 +28,7 @@ xen_libexecutor_a_SOURCES = \
 	xen/xen_ops.h \
 	xen/xl.c xen/xl.h \
 	xen/xl_config.c xen/xl_config.h \
+	xen/xl_console.c \
 	xen/xl_image.c xen/xl_image.h \
 	xen/xl_migrate.c \
 	xen/xl_process.c xen/xl_process.h \
@@ -39,6 +40,7 @@ xen_libexecutor_a_SOURCES = \
 	xen/xl_watch_main.c \
 	xen/xl_worker.c xen/xl_worker.h \
 	xen/xl_worker_build.c \
+	xen/xl_worker_console.c \
 	xen/xl_worker_life.c \
 	xen/xl_worker_move.c \
 	xen/xl_worker_save.c

@@ -446,6 +446,7 @@ const struct xen_ops xen_xl_ops = {
 	.migrate_activate = xl_migrate_activate,
 	.migrate_abort = xl_migrate_abort,
 	.migrate_finish = xl_migrate_finish,
+	.console = xl_console_open,
 	.list = list,
 	.host = host,
 };

@@ -167,6 +167,9 @@ int xl_migrate_activate(struct xen *xen, struct xen_call *c,
 int xl_migrate_abort(struct xen *xen, struct xen_call *c);
 int xl_migrate_finish(struct xen *xen, struct xen_call *c);
 void xl_migrate_close(struct xl *x);
+/* ---- xl_console.c ---- */
+int xl_console_open(struct xen *x, const char *vm, int64_t served,
+		    struct xen_console *ret);
 
 /* ---- xl_watch.c ---- */
 /* Waits for the first view: -ENXIO when Xen cannot be asked. */

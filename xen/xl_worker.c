@@ -181,6 +181,7 @@ static const struct {
 	{ "look", xl_op_look },
 	{ "receive", xl_op_receive },
 	{ "send", xl_op_send },
+	{ "console", xl_op_console },
 };
 
 static int run(struct xl_worker *w)

@@ -58,5 +58,7 @@ int xl_let_go_on(struct xl_worker *w);
 /* xl_worker_move.c */
 int xl_op_receive(struct xl_worker *w);
 int xl_op_send(struct xl_worker *w);
+/* xl_worker_console.c */
+int xl_op_console(struct xl_worker *w);
 
 #endif

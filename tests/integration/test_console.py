@@ -2,6 +2,9 @@
 a console record names."""
 import base64
 import contextlib
+import os
+import pathlib
+import re
 import socket
 import struct
 import subprocess
@@ -29,11 +32,15 @@ class Stream:
         """All that comes up to and with the wanted bytes."""
         end = time.monotonic() + timeout
         while wanted not in self.got:
-            self.sock.settimeout(max(0.01, end - time.monotonic()))
+            left = end - time.monotonic()
+            if left < 0:
+                raise AssertionError(f"no {wanted} in time: {self.got[-300:]}")
+            self.sock.settimeout(left)
             chunk = self.sock.recv(65536)
             if not chunk:
                 raise AssertionError(f"ended before {wanted}: {self.got[-300:]}")
-            self.got += chunk
+            # Of a flood only the end can hold the beginning of it.
+            self.got = self.got[-4096:] + chunk
         at = self.got.index(wanted) + len(wanted)
         taken, self.got = self.got[:at], self.got[at:]
         return taken
@@ -56,6 +63,51 @@ class Stream:
                 pass
         except ConnectionError:
             pass
+
+
+class WebSocket:
+    """A client of RFC 6455, by hand."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def send(self, payload, opcode=2, mask=b"\x11\x22\x33\x44"):
+        n = len(payload)
+        size = (bytes([0x80 | n]) if n < 126 else b"\xfe" + struct.pack(">H", n))
+        self.stream.send(bytes([0x80 | opcode]) + size + mask +
+                         bytes(b ^ mask[i % 4] for i, b in enumerate(payload)))
+
+    def frame(self):
+        """(opcode, payload)"""
+        first, n = self.stream.exactly(2)
+        if n == 126:
+            n, = struct.unpack(">H", self.stream.exactly(2))
+        elif n == 127:
+            n, = struct.unpack(">Q", self.stream.exactly(8))
+        assert first & 0x80, "a fragment"
+        return first & 0x0f, self.stream.exactly(n)
+
+    def until(self, wanted, timeout=20):
+        got, end = b"", time.monotonic() + timeout
+        while wanted not in got:
+            opcode, payload = self.frame()
+            assert opcode == 2 and time.monotonic() < end, (opcode, got[-200:])
+            got += payload
+
+
+def memory_kib(pid):
+    """(VmRSS, parent) of a process."""
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    facts = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+    return int(facts.get("VmRSS", "0").split()[0]), int(facts["PPid"]), facts
+
+
+def children(parent):
+    for path in pathlib.Path("/proc").iterdir():
+        if path.name.isdigit():
+            with contextlib.suppress(OSError, KeyError):
+                if memory_kib(path.name)[1] == parent:
+                    yield int(path.name)
 
 
 class Viewer:
@@ -277,6 +329,147 @@ class Console(PoolCase):
         log = next(m for m in self.pool.members if m.host_ref(self.c) == home).log("executor")
         for version in ("RFB 3.3", "RFB 3.8"):
             self.assertIn(f"a viewer is here, {version}", log)
+
+    def home(self, vm):
+        ref = self.c.VM.get_resident_on(vm)
+        return next(m for m in self.pool.members if m.host_ref(self.c) == ref)
+
+    def upgrade(self, member, target, *more, **change):
+        fields = {"cookie": f"session_id={self.c.session}", "upgrade": "websocket",
+                  "connection": "keep-alive, Upgrade", "sec-websocket-version": "13",
+                  "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+                  "sec-websocket-protocol": "base64, binary"}
+        fields.update({k.replace("_", "-"): v for k, v in change.items()})
+        return self.open(member, target, [f"{k}: {v}" for k, v in fields.items() if v],
+                         method="GET", version="1.1")
+
+    def test_07_websocket(self):
+        vm, console = self.vm("web")
+        target = f"/console?ref={console}"
+        for m in self.pool.members:
+            s = self.upgrade(m, target)
+            self.assertEqual(
+                s.head, b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\n"
+                b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+                b"Sec-WebSocket-Protocol: binary\r\n\r\n")
+            w = WebSocket(s)
+            w.until(b"web")
+            w.send(b"echo from the web\r")
+            w.until(b"\r\nfrom the web\r\n")
+            w.send(b"still there?", opcode=9)
+            opcode, payload = w.frame()
+            while opcode == 2:  # the clock
+                opcode, payload = w.frame()
+            self.assertEqual((opcode, payload), (10, b"still there?"))
+            w.send(b"\x03\xe8", opcode=8)
+            while opcode != 8:
+                opcode, payload = w.frame()
+            self.assertEqual(payload, b"\x03\xe8")
+            s.ends()
+        m = self.pool.members[0]
+        for change in ({"sec_websocket_version": "8"}, {"sec_websocket_key": "short"},
+                       {"sec_websocket_protocol": "base64"}, {"upgrade": None},
+                       {"connection": "keep-alive"}):
+            self.assertEqual(status_of(self.upgrade(m, target, **change).head), 501, change)
+        self.assertEqual(status_of(self.upgrade(m, target, cookie=None).head), 401)
+        w = WebSocket(self.upgrade(m, target, sec_websocket_protocol=None))
+        self.assertNotIn(b"Protocol", w.stream.head.split(b"\r\n", 1)[1])
+        w.send(b"text", opcode=1)
+        opcode = 2
+        while opcode == 2:
+            opcode, payload = w.frame()
+        self.assertEqual((opcode, payload), (8, b"\x03\xeb"))
+
+    def test_08_floods_and_silence(self):
+        """A guest that never stops writing, viewers that never read."""
+        vm, console = self.vm("flood")
+        quiet, other = self.vm("quiet")
+        home = self.home(vm)
+        away = next(m for m in self.pool.members if m is not home)
+        target = f"/console?ref={console}"
+        before = {m: memory_kib(m.daemon.pid)[0] for m in self.pool.members}
+        silent = [self.open(m, target) for m in (home, away) for _ in range(4)]
+        silent[0].send(b"flood\r")
+        seen = self.open(home, target)
+        seen.until(b"000 of a guest", 60)
+        # Meanwhile everybody else is served.
+        for m in self.pool.members:
+            began = time.monotonic()
+            self.client(self.pool.members.index(m)).VM.get_all()
+            s = self.open(m, f"/console?ref={other}")
+            s.until(b"quiet")
+            s.send(b"echo served\r")
+            s.until(b"\r\nserved\r\n")
+            s.sock.close()
+            self.assertLess(time.monotonic() - began, 20)
+        seen.until(b"000 of a guest", 60)
+        for m in self.pool.members:
+            grown = memory_kib(m.daemon.pid)[0] - before[m]
+            self.assertLess(grown, 32 * 1024, m.address)
+        for pid in children(home.executor.pid):
+            self.assertLess(memory_kib(pid)[0], 32 * 1024)
+        seen.send(b"x")  # it stops at a key
+        seen.until(b"\r\n\x1b[1;32mflood\x1b[0m# ", 60)
+        # One who begins to read late gets to the end as well.
+        seen.send(b"echo the end\r")
+        silent[1].until(b"\r\nthe end\r\n", 60)
+
+    def test_09_sandbox(self):
+        vm, console = self.vm("boxed", text=False)
+        v = self.viewer(self.home(vm), f"/console?ref={console}")
+        v.wait("boxed# ")
+        pids = list(children(self.home(vm).executor.pid))
+        self.assertEqual(len(pids), 1)
+        _, _, facts = memory_kib(pids[0])
+        self.assertEqual(facts["Name"], "xenpool-vncterm")
+        self.assertEqual((facts["NoNewPrivs"], facts["Seccomp"]), ("1", "2"))
+        self.assertEqual(int(facts["CapEff"], 16), 0)
+        if os.getuid() == 0:
+            self.assertNotIn("0", facts["Uid"].split() + facts["Gid"].split())
+            self.assertEqual(facts["Groups"].strip(), "")
+            self.assertEqual(os.listdir(f"/proc/{pids[0]}/root"), [])
+        inodes = {line.split()[9] for name in ("tcp", "tcp6", "udp", "udp6")
+                  for line in open(f"/proc/net/{name}").readlines()[1:]}
+        for fd in pathlib.Path(f"/proc/{pids[0]}/fd").iterdir():
+            found = re.match(r"socket:\[(\d+)\]", os.readlink(fd))
+            self.assertNotIn(found and found[1], inodes)
+
+    def test_10_forbidden(self):
+        """What the sandbox is for: denied, or the end of the process."""
+        for what, signal in (("open", None), ("socket", 31), ("exec", 31), ("fork", 31)):
+            tty, guest = socket.socketpair()
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(f"{self.temporary.name}/{what}")
+            listener.listen(1)
+            p = subprocess.Popen(
+                [BUILD / "xenpool-vncterm", f"--tty-fd={guest.fileno()}",
+                 f"--listen-fd={listener.fileno()}", "--try", what, "--user=65534",
+                 f"--root={self.empty()}"],
+                pass_fds=[guest.fileno(), listener.fileno()], stderr=subprocess.PIPE)
+            guest.close()
+            listener.close()
+            if signal:
+                said = p.communicate(timeout=20)[1]
+                self.assertEqual(p.returncode, -signal, said)
+                self.assertNotIn(b"was let", said)
+            tty.close()
+            if not signal:
+                said = p.communicate(timeout=20)[1]
+                self.assertEqual(p.returncode, 0, said)
+                self.assertIn(b"open: Permission denied", said)
+
+    def empty(self):
+        path = pathlib.Path(self.temporary.name) / "empty"
+        path.mkdir(exist_ok=True)
+        return path
+
+    def test_11_host(self):
+        dom0 = self.c.host.get_control_domain(self.pool.members[1].host_ref(self.c))
+        console, = self.c.VM.get_consoles(dom0)
+        self.assertEqual(self.c.console.get_protocol(console), "rfb")
+        v = self.viewer(self.pool.members[0], f"/console?ref={console}")
+        v.wait("host# ")
 
     def test_04_ends_with_the_domain(self):
         vm, console = self.vm("ends")

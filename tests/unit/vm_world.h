@@ -479,6 +479,17 @@ static void hook_remote_call(void *data, const char *address,
 			wish->answer = &w.answers[i];
 }
 
+/* "VM" or "VM raw" of the last stream that a host was asked for. */
+static char console_asked[64];
+
+static void hook_console(void *data, const char *vm, bool raw,
+			 pool_console_cb cb, void *cb_data)
+{
+	snprintf(console_asked, sizeof console_asked, "%s%s",
+		 *vm ? vm : "host", raw ? " raw" : "");
+	cb(cb_data, dup(STDERR_FILENO), NULL);
+}
+
 static void hook_become_member(void *data, const struct value *members)
 {
 	w.become_member++;
@@ -623,6 +634,7 @@ static inline void daemon_start(struct sim_host *h)
 		.member_alive = hook_member_alive,
 		.become_member = hook_become_member,
 		.remote_call = hook_remote_call,
+		.console = hook_console,
 	};
 
 	snprintf(address, sizeof address, "10.0.0.%d", (int)(h - w.h) + 1);

@@ -181,10 +181,10 @@ class Backup(PoolCase):
 
         self.pool.stop()
         m = members[0]
-        before = {p.name: p.stat().st_mtime for p in (m.dir / "data").iterdir()}
+        raft = {p.name: p.read_bytes() for p in (m.dir / "data/raft").iterdir()}
         self.assertIn("--older", self.restore(first, m.dir / "data", status=1))
-        self.assertEqual({p.name: p.stat().st_mtime for p in
-                          (m.dir / "data").iterdir()}, before)
+        self.assertEqual({p.name: p.read_bytes() for p in
+                          (m.dir / "data/raft").iterdir()}, raft)
         # A fresh folder on the first host's address, which says who it is.
         os.rename(m.dir / "data", m.dir / "lost")
         self.assertIn(uuids[m], self.restore(first, m.dir / "data", status=1))

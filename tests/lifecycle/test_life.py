@@ -55,7 +55,7 @@ class Life(LifeCase):
 
     def test_03_by_force(self):
         """What needs no guest's consent: one that is deaf to every request."""
-        c, vm = self.c, self.vm("forced", deaf=True)
+        c, vm = self.c, self.vm("forced", "pv", deaf=True)
         c.VM.start(vm, True, False)
         self.assertEqual(self.state(vm), "Paused")
         self.assert_domain(vm, "paused")
@@ -138,7 +138,7 @@ class Life(LifeCase):
         hosts = itertools.cycle((self.host_a, self.host_b))
         for ends in ENDS:
             for action in ("destroy", "restart"):
-                vm = self.vm(f"{ends}-{action}", ends=ends, after=8 if REAL else 1)
+                vm = self.vm(f"{ends}-{action}", "pv", ends=ends, after=8 if REAL else 1)
                 getattr(c.VM, f"set_actions_after_{ends}")(vm, action)
                 c.VM.start_on(vm, next(hosts), False, False)
                 guests.append((vm, ends, action, int(c.VM.get_domid(vm))))
@@ -190,7 +190,7 @@ class Life(LifeCase):
     @unittest.skipUnless(REAL, "simulated guests have no kernel")
     def test_10_no_kernel(self):
         """Its start fails with words, and leaves no domain."""
-        c, vm = self.c, self.vm("empty")
+        c, vm = self.c, self.vm("empty", "pv")
         c.VM.set_PV_kernel(vm, "/share/guest/no-such-kernel")
         error = self.error(c.VM.start, vm, False, False)
         say(f"no kernel: {error}")

@@ -195,7 +195,6 @@ class LabPool(LocalPool):
         return super().form(progress)
 
     def stop(self):
-        super().stop()
-        self.clear()
+        super().stop()  # the next pool clears away what is left
         for machine in self.machines:
             machine.hang_up()

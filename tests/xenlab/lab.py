@@ -74,7 +74,13 @@ class PatientClient(Client):
 
 class LabMember(Member):
     client_class = PatientClient
-    backend = (f"--backend={BACKEND}",)
+
+    @property
+    def backend(self):
+        """What it needs to know of the daemon to migrate to other hosts."""
+        data = self.dir / "data"
+        return (f"--backend={BACKEND}", f"--cert={data}/server.crt",
+                f"--key={data}/server.key", f"--trust={data}/members.json")
 
     def __init__(self, pool, index, machine):
         super().__init__(pool, index, machine.cable)

@@ -188,9 +188,13 @@ static struct value *now_text(void)
 
 static void note_boot(struct draft *d, const struct value *state)
 {
+	int64_t boot = value_get_int(value_get(state, "host"), "boot_time", 0);
+
 	draft_map_put(d, F_host_other_config, "boot_id",
 		      value_stringz(value_get_str(state, "boot_id")));
-	draft_map_put(d, F_host_other_config, "boot_time", now_text());
+	draft_map_put(d, F_host_other_config, "boot_time",
+		      boot > 0 ? value_printf("%lld.", (long long)boot) :
+				 now_text());
 	if (!strcmp(value_get_str(d->now->fields[F_host_other_config],
 				  HOST_DISABLED_KEY), "until_reboot"))
 		draft_map_remove(d, F_host_other_config, HOST_DISABLED_KEY);
@@ -239,17 +243,16 @@ static void refresh_metrics(struct pool *p, struct txn *t,
 }
 
 static void refresh_dom0(struct pool *p, struct txn *t,
-			 const struct record *host, int64_t total)
+			 const struct record *host, const struct value *me)
 {
 	struct record *vm = store_get_class(
 		store_of(p), CLASS_VM, record_str(host, F_host_control_domain));
-	int64_t memory = dbsync_dom0_memory(total);
 	struct draft d;
 
-	if (!vm || record_int(vm, F_VM_memory_static_max) == memory)
+	if (!vm)
 		return;
 	draft_edit(&d, t, vm);
-	dbsync_dom0_size(&d, memory);
+	dbsync_dom0_size(&d, me);
 	draft_write(&d);
 }
 
@@ -260,10 +263,10 @@ static void refresh_hardware(struct pool *p, struct txn *t, struct draft *d,
 	const struct value *hw = value_get(state, "host");
 
 	dbsync_host_hardware(d, me);
-	dbsync_add_cpus(t, draft_ref(d), me,
-			d->base->fields[F_host_host_CPUs]->n);
+	dbsync_sync_cpus(store_of(p), t, draft_ref(d),
+			 d->base->fields[F_host_host_CPUs], me);
 	refresh_metrics(p, t, d->base, hw);
-	refresh_dom0(p, t, d->base, value_get_int(hw, "memory_total", 0));
+	refresh_dom0(p, t, d->base, me);
 	if (!value_get(d->now->fields[F_host_other_config], HOST_DISABLED_KEY))
 		draft_bool(d, F_host_enabled, true);
 }
@@ -312,7 +315,7 @@ void dbsync_refresh_host(struct pool *p)
 }
 
 /* The figures that move while a host runs; not at every tick. */
-#define METRICS_EVERY_MS 30000
+#define METRICS_EVERY_MS 10000
 #define METRICS_STEP (16 * MIB)
 
 void dbsync_refresh_metrics(struct pool *p)

@@ -45,6 +45,7 @@ struct value *dbsync_software_version(const struct pool *p)
 		{ "xen", *xen ? xen : "unknown" },
 		{ "backend", host ? value_get_str(host, "backend") : "" },
 		{ "hostname", p->cfg.hostname },
+		{ "linux", host ? value_get_str(host, "kernel") : "" },
 		{ "network_backend", "bridge" },
 		{ "xencenter_min", "2.23" },
 		{ "xencenter_max", "2.23" },
@@ -107,6 +108,28 @@ static struct value *number_text(const struct value *host, const char *key)
 					   0LL);
 }
 
+/* Texts of all members of the host's processors, under "cpu." and their name. */
+static struct value *with_cpu(struct value *takes_map, const struct value *host)
+{
+	const struct value *cpu = host ? value_get(host, "cpu") : NULL;
+	struct value *map = takes_map;
+
+	for (uint32_t i = 0; cpu && i < cpu->n; i++) {
+		struct value *item = cpu->items[2 * (size_t)i + 1], *before = map;
+		struct value *key = value_printf(
+			"cpu.%s", value_str(cpu->items[2 * (size_t)i]));
+		struct value *shown = item->kind == VALUE_INT ?
+			value_printf("%lld", (long long)item->i) :
+			value_ref(item);
+
+		map = value_map_with(before, key, shown);
+		value_unref(before);
+		value_unref(key);
+		value_unref(shown);
+	}
+	return map;
+}
+
 static struct value *text(const struct value *host, const char *key)
 {
 	return value_stringz(host ? value_get_str(host, key) : "");
@@ -117,7 +140,7 @@ struct value *dbsync_describe_host(const struct pool *p)
 	const struct value *state = p->hosts ? p->hosts->exec_state : NULL;
 	const struct value *host = state ? value_get(state, "host") : NULL;
 
-	return value_map_of(
+	return with_cpu(value_map_of(
 		"uuid", value_stringz(p->cfg.host_uuid),
 		"raft_id", value_printf("%llu",
 					(unsigned long long)db_id_of_uuid(
@@ -134,7 +157,11 @@ struct value *dbsync_describe_host(const struct pool *p)
 		"cpu_count", number_text(host, "cpu_count"),
 		"cpu_mhz", number_text(host, "cpu_mhz"),
 		"cpu_vendor", text(host, "cpu_vendor"),
-		"cpu_model", text(host, "cpu_model"), NULL);
+		"cpu_model", text(host, "cpu_model"),
+		"capabilities", text(host, "capabilities"),
+		"scheduler", text(host, "scheduler"),
+		"dom0_memory", number_text(host, "dom0_memory"),
+		"dom0_vcpus", number_text(host, "dom0_vcpus"), NULL), host);
 }
 
 static int64_t number(const struct value *d, const char *key)
@@ -147,25 +174,73 @@ static int64_t number(const struct value *d, const char *key)
 
 /* ---- rows ---- */
 
-void dbsync_host_hardware(struct draft *host, const struct value *d)
+/* The words of a text, or the same as the hypervisors of our time if it has
+ * none. */
+static struct value *capabilities_of(const struct value *d)
 {
-	const char *count = value_get_str(d, "cpu_count");
-	int64_t memory = number(d, "memory_total");
+	const char *s = value_get_str(d, "capabilities");
+	struct value *set = value_set_new(strlen(s) / 2 + 1);
+	uint32_t n = 0;
+
+	for (size_t len; *(s += strspn(s, " ")); s += len) {
+		len = strcspn(s, " ");
+		set->items[n++] = value_string(s, len);
+	}
+	set->n = n;
+	if (n > 0)
+		return set;
+	value_unref(set);
+	return value_set_of("xen-3.0-x86_64", "hvm-3.0-x86_64", NULL);
+}
+
+/* Hosts of older versions and a host whose executor has not spoken yet do not
+ * say it. */
+static const char *or_else(const struct value *d, const char *key,
+			   const char *otherwise)
+{
+	const char *s = value_get_str(d, key);
+
+	return *s && strcmp(s, "0") ? s : otherwise;
+}
+
+static void host_cpu_info(struct draft *host, const struct value *d)
+{
+	const char *features = value_get_str(d, "cpu.features");
 	const struct pair cpu[] = {
-		{ "cpu_count", count }, { "socket_count", "1" },
-		{ "nr_nodes", "1" }, { "threads_per_core", "1" },
+		{ "cpu_count", value_get_str(d, "cpu_count") },
+		{ "socket_count", or_else(d, "cpu.sockets", "1") },
+		{ "nr_nodes", or_else(d, "cpu.nodes", "1") },
+		{ "threads_per_core", or_else(d, "cpu.threads_per_core", "1") },
 		{ "vendor", value_get_str(d, "cpu_vendor") },
 		{ "speed", value_get_str(d, "cpu_mhz") },
 		{ "modelname", value_get_str(d, "cpu_model") },
-		{ "family", "0" }, { "model", "0" }, { "stepping", "0" },
-		{ "flags", "" }, { "features", "" }, { "features_hvm", "" },
-		{ "features_pv", "" },
+		{ "family", or_else(d, "cpu.family", "0") },
+		{ "model", or_else(d, "cpu.model", "0") },
+		{ "stepping", or_else(d, "cpu.stepping", "0") },
+		{ "flags", value_get_str(d, "cpu.flags") },
+		{ "features", features }, { "features_hvm", features },
+		{ "features_pv", features },
+	};
+	const struct pair layout[] = {
+		{ "nr_cpus", value_get_str(d, "cpu_count") },
+		{ "nr_nodes", or_else(d, "cpu.nodes", "1") },
+		{ "sockets_per_node", or_else(d, "cpu.sockets", "1") },
+		{ "cores_per_socket", or_else(d, "cpu.cores_per_socket", "1") },
+		{ "threads_per_core", or_else(d, "cpu.threads_per_core", "1") },
 	};
 
-	draft_int(host, F_host_memory_overhead, memory / 64);
 	draft_set(host, F_host_cpu_info, map_of_pairs(cpu, ARRAY_LEN(cpu)));
-	draft_set(host, F_host_capabilities,
-		  value_set_of("xen-3.0-x86_64", "hvm-3.0-x86_64", NULL));
+	draft_set(host, F_host_cpu_configuration,
+		  map_of_pairs(layout, ARRAY_LEN(layout)));
+}
+
+void dbsync_host_hardware(struct draft *host, const struct value *d)
+{
+	draft_int(host, F_host_memory_overhead, number(d, "memory_total") / 64);
+	host_cpu_info(host, d);
+	draft_set(host, F_host_capabilities, capabilities_of(d));
+	draft_str(host, F_host_sched_policy, or_else(d, "scheduler",
+						     "credit2"));
 }
 
 void dbsync_host_identity(struct draft *host, const struct value *d)
@@ -180,7 +255,6 @@ void dbsync_host_identity(struct draft *host, const struct value *d)
 	draft_set(host, F_host_license_params, dbsync_restrictions(true));
 	draft_str(host, F_host_edition, "free");
 	draft_set(host, F_host_editions, value_set_of("free", NULL));
-	draft_str(host, F_host_sched_policy, "credit2");
 	draft_set(host, F_host_supported_bootloaders,
 		  value_set_of("pygrub", "eliloader", NULL));
 	draft_bool(host, F_host_tls_verification_enabled, true);
@@ -212,43 +286,81 @@ static void add_metrics(struct draft *host, const struct value *d)
 
 #define MAX_CPUS 4096
 
-void dbsync_add_cpus(struct txn *t, const char *host_ref, const struct value *d,
-		     size_t n_there)
+static void cpu_fields(struct draft *c, const struct value *d)
 {
-	size_t n = (size_t)MIN(number(d, "cpu_count"), MAX_CPUS);
+	draft_str(c, F_host_cpu_vendor, value_get_str(d, "cpu_vendor"));
+	draft_str(c, F_host_cpu_modelname, value_get_str(d, "cpu_model"));
+	draft_int(c, F_host_cpu_speed, number(d, "cpu_mhz"));
+	draft_int(c, F_host_cpu_family, number(d, "cpu.family"));
+	draft_int(c, F_host_cpu_model, number(d, "cpu.model"));
+	draft_str(c, F_host_cpu_stepping, or_else(d, "cpu.stepping", "0"));
+	draft_str(c, F_host_cpu_flags, value_get_str(d, "cpu.flags"));
+	draft_str(c, F_host_cpu_features, value_get_str(d, "cpu.features"));
+}
 
-	for (size_t i = n_there; i < n; i++) {
+static void add_cpu(struct txn *t, const char *host_ref, int64_t i,
+		    const struct value *d)
+{
+	struct draft c;
+
+	draft_create(&c, t, CLASS_host_cpu, NULL);
+	draft_str(&c, F_host_cpu_host, host_ref);
+	draft_int(&c, F_host_cpu_number, i);
+	cpu_fields(&c, d);
+	draft_write(&c);
+}
+
+void dbsync_sync_cpus(const struct store *s, struct txn *t,
+		      const char *host_ref, const struct value *there,
+		      const struct value *d)
+{
+	int64_t n = MIN(number(d, "cpu_count"), MAX_CPUS);
+	_cleanup_(freep) bool *has = xcalloc((size_t)n + 1, sizeof *has);
+
+	for (uint32_t i = 0; there && i < there->n; i++) {
+		struct record *r = store_get_class(s, CLASS_host_cpu,
+						   value_str(there->items[i]));
+		int64_t at = r ? record_int(r, F_host_cpu_number) : -1;
 		struct draft c;
 
-		draft_create(&c, t, CLASS_host_cpu, NULL);
-		draft_str(&c, F_host_cpu_host, host_ref);
-		draft_int(&c, F_host_cpu_number, (int64_t)i);
-		draft_str(&c, F_host_cpu_vendor, value_get_str(d,
-							       "cpu_vendor"));
-		draft_str(&c, F_host_cpu_modelname,
-			  value_get_str(d, "cpu_model"));
-		draft_int(&c, F_host_cpu_speed, number(d, "cpu_mhz"));
+		if (at < 0 || at >= n || has[at]) {
+			row_destroy(s, t, value_str(there->items[i]));
+			continue;
+		}
+		has[at] = true;
+		draft_edit(&c, t, r);
+		cpu_fields(&c, d);
 		draft_write(&c);
 	}
+	for (int64_t i = 0; i < n; i++)
+		if (!has[i])
+			add_cpu(t, host_ref, i, d);
 }
 
-int64_t dbsync_dom0_memory(int64_t total)
+/* As the hypervisor says, or a guess while it says nothing. */
+int64_t dbsync_dom0_memory(const struct value *d)
 {
-	int64_t wanted = total / 16;
+	int64_t total = number(d, "memory_total");
+	int64_t told = number(d, "dom0_memory");
 
-	return total == 0 ? 0 : MAX(64 * MIB, MIN(wanted, 1024 * MIB));
+	if (told > 0 || total == 0)
+		return told;
+	return MAX(64 * MIB, MIN(total / 16, 1024 * MIB));
 }
 
-void dbsync_dom0_size(struct draft *vm, int64_t memory)
+void dbsync_dom0_size(struct draft *vm, const struct value *d)
 {
 	static const unsigned fields[] = {
 		F_VM_memory_static_max, F_VM_memory_static_min,
 		F_VM_memory_dynamic_max, F_VM_memory_dynamic_min,
 		F_VM_memory_target,
 	};
+	int64_t vcpus = MAX(number(d, "dom0_vcpus"), (int64_t)1);
 
 	for (size_t i = 0; i < ARRAY_LEN(fields); i++)
-		draft_int(vm, fields[i], memory);
+		draft_int(vm, fields[i], dbsync_dom0_memory(d));
+	draft_int(vm, F_VM_VCPUs_max, vcpus);
+	draft_int(vm, F_VM_VCPUs_at_startup, vcpus);
 }
 
 static void dom0_fields(struct draft *vm, struct draft *host,
@@ -261,8 +373,6 @@ static void dom0_fields(struct draft *vm, struct draft *host,
 		  "The domain which manages physical devices and manages other "
 		  "domains");
 	draft_bool(vm, F_VM_is_control_domain, true);
-	draft_int(vm, F_VM_VCPUs_max, 1);
-	draft_int(vm, F_VM_VCPUs_at_startup, 1);
 	draft_str(vm, F_VM_domain_type, "pv");
 	draft_str(vm, F_VM_actions_after_shutdown, "destroy");
 	draft_str(vm, F_VM_actions_after_reboot, "destroy");
@@ -271,7 +381,7 @@ static void dom0_fields(struct draft *vm, struct draft *host,
 	draft_str(vm, F_VM_power_state, "Running");
 	draft_copy(vm, F_VM_resident_on, host->now->ref);
 	draft_int(vm, F_VM_domid, 0);
-	dbsync_dom0_size(vm, dbsync_dom0_memory(number(d, "memory_total")));
+	dbsync_dom0_size(vm, d);
 	draft_int(vm, F_VM_memory_overhead, MIB);
 }
 
@@ -286,7 +396,10 @@ static void add_control_domain(const struct pool *p, struct draft *host,
 	draft_create(&vm, host->t, CLASS_VM, NULL);
 	dom0_fields(&vm, host, d);
 	draft_create(&m, host->t, CLASS_VM_metrics, NULL);
-	draft_int(&m, F_VM_metrics_VCPUs_number, 1);
+	draft_int(&m, F_VM_metrics_VCPUs_number,
+		  record_int(vm.now, F_VM_VCPUs_max));
+	draft_int(&m, F_VM_metrics_memory_actual, dbsync_dom0_memory(d));
+	draft_set(&m, F_VM_metrics_state, value_set_of("running", NULL));
 	draft_str(&m, F_VM_metrics_current_domain_type, "pv");
 	draft_date(&m, F_VM_metrics_start_time, env_wall_ms() / 1000);
 	draft_copy(&vm, F_VM_metrics, m.now->ref);
@@ -386,7 +499,8 @@ void dbsync_add_host(const struct pool *p, struct txn *t,
 	dbsync_host_hardware(&host, d);
 	platform_versions(&host);
 	add_metrics(&host, d);
-	dbsync_add_cpus(t, draft_ref(&host), d, 0);
+	dbsync_sync_cpus(p->hooks.store(p->hooks.data), t, draft_ref(&host),
+			 NULL, d);
 	add_control_domain(p, &host, d);
 	add_pif(&host, d, network);
 	add_local_sr(&host, d, ret->sr);

@@ -216,10 +216,12 @@ void dbsync_add_member(struct txn *t, const struct value *host_ref,
 		       const char *wanted_role);
 void dbsync_host_identity(struct draft *host, const struct value *description);
 void dbsync_host_hardware(struct draft *host, const struct value *description);
-void dbsync_add_cpus(struct txn *t, const char *host_ref,
-		     const struct value *description, size_t n_there);
-int64_t dbsync_dom0_memory(int64_t total);
-void dbsync_dom0_size(struct draft *vm, int64_t memory);
+/* there: the refs of those that are there, NULL: none. */
+void dbsync_sync_cpus(const struct store *s, struct txn *t,
+		      const char *host_ref, const struct value *there,
+		      const struct value *description);
+int64_t dbsync_dom0_memory(const struct value *description); /* bytes */
+void dbsync_dom0_size(struct draft *vm, const struct value *description);
 
 /* ---- dbsync.c ---- */
 /* The first transaction of a new pool, on its serving leader. */

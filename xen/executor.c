@@ -181,6 +181,20 @@ static struct value *domain_value(const struct xen_domain *d)
 		"reason", value_stringz(reason), NULL);
 }
 
+static struct value *cpu_value(const struct xen_host *h)
+{
+	return value_struct_of(
+		"sockets", value_int(h->cpu_sockets),
+		"nodes", value_int(h->cpu_nodes),
+		"cores_per_socket", value_int(h->cpu_cores_per_socket),
+		"threads_per_core", value_int(h->cpu_threads_per_core),
+		"family", value_int(h->cpu_family),
+		"model", value_int(h->cpu_model_number),
+		"stepping", value_int(h->cpu_stepping),
+		"flags", value_stringz(h->cpu_flags),
+		"features", value_stringz(h->cpu_features), NULL);
+}
+
 static struct value *host_value(const struct executor *e,
 				const struct xen_host *h)
 {
@@ -192,7 +206,14 @@ static struct value *host_value(const struct executor *e,
 		"cpu_vendor", value_stringz(h->cpu_vendor),
 		"cpu_mhz", value_int(h->cpu_mhz),
 		"xen_version", value_stringz(h->xen_version),
-		"backend", value_stringz(e->o->ops->name), NULL);
+		"backend", value_stringz(e->o->ops->name),
+		"cpu", cpu_value(h),
+		"boot_time", value_int(h->boot_time),
+		"capabilities", value_stringz(h->xen_capabilities),
+		"scheduler", value_stringz(h->scheduler),
+		"kernel", value_stringz(h->kernel),
+		"dom0_memory", value_int((int64_t)h->dom0_memory),
+		"dom0_vcpus", value_int(h->dom0_vcpus), NULL);
 }
 
 static struct value *state_value(struct executor *e)

@@ -15,6 +15,7 @@ xen_libexecutor_a_SOURCES = \
 	xen/guest_pace.c xen/guest_pace.h \
 	xen/guest_scan.c xen/guest_scan.h \
 	xen/guests.c xen/guests.h \
+	xen/host_facts.c xen/host_facts.h \
 	xen/jobs.c xen/jobs.h \
 	xen/sim.c xen/sim.h \
 	xen/sim_console.c \
@@ -31,6 +32,7 @@ xen_libexecutor_a_SOURCES = \
 	xen/xl_console.c \
 	xen/xl_image.c xen/xl_image.h \
 	xen/xl_migrate.c \
+	xen/xl_facts.c xen/xl_facts.h \
 	xen/xl_process.c xen/xl_process.h \
 	xen/xl_pump.c xen/xl_pump.h \
 	xen/xl_save.c \

@@ -61,10 +61,18 @@ static const struct form_member domain_form[MAX_MEMBERS + 1] = {
 	{ "memory_kib", INT }, { "vcpus", INT }, { "incoming", BOOL },
 };
 
-static const struct form_member host_form[MAX_MEMBERS + 2] = {
+static const struct form_member host_form[] = {
 	{ "memory_total", INT }, { "memory_free", INT }, { "cpu_count", INT },
 	{ "cpu_model", STR }, { "cpu_vendor", STR }, { "cpu_mhz", INT },
-	{ "xen_version", STR }, { "backend", STR },
+	{ "xen_version", STR }, { "backend", STR }, { "cpu", STRUCT },
+	{ "boot_time", INT }, { "capabilities", STR }, { "scheduler", STR },
+	{ "kernel", STR }, { "dom0_memory", INT }, { "dom0_vcpus", INT },
+};
+
+static const struct form_member cpu_form[] = {
+	{ "sockets", INT }, { "nodes", INT }, { "cores_per_socket", INT },
+	{ "threads_per_core", INT }, { "family", INT }, { "model", INT },
+	{ "stepping", INT }, { "flags", STR }, { "features", STR },
 };
 
 static unsigned kind_bit(const struct value *v)
@@ -113,8 +121,10 @@ static bool has_members(const struct value *v, const struct form_member *m,
 static bool state_valid(const struct value *v, char *reason, size_t size)
 {
 	const struct value *domains = value_get(v, "domains");
+	const struct value *host = value_get(v, "host");
 
-	if (!has_members(value_get(v, "host"), host_form, ARRAY_LEN(host_form),
+	if (!has_members(host, host_form, ARRAY_LEN(host_form), reason, size) ||
+	    !has_members(value_get(host, "cpu"), cpu_form, ARRAY_LEN(cpu_form),
 			 reason, size))
 		return false;
 	for (uint32_t i = 0; i < domains->n; i++)

@@ -20,7 +20,12 @@
  *                           guest_ticks: ms that the guest has run, -1 if not
  *                           known, reason: why it is shut down, else ""}]
  *                 host={memory_total, memory_free (bytes), cpu_count,
- *                       cpu_model, cpu_vendor, cpu_mhz, xen_version, backend}
+ *                       cpu_model, cpu_vendor, cpu_mhz, xen_version, backend,
+ *                       and 0 or "" when not known: cpu={sockets, nodes,
+ *                       cores_per_socket, threads_per_core, family, model,
+ *                       stepping, flags, features}, boot_time (Unix s),
+ *                       capabilities, scheduler, kernel, dom0_memory (bytes),
+ *                       dom0_vcpus}
  *                 sent after hello, on list, and every 5 seconds
  *   type=done     id vm ok=<bool> error=[CODE, params...] result=<struct>
  *   type=progress id progress=<float 0..1>

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/env.h"
 #include "base/log.h"
 #include "xen/sim.h"
 
@@ -576,6 +577,22 @@ static int sim_host(struct xen *x, struct xen_host *ret)
 		.cpu_model = "Simulated CPU",
 		.cpu_vendor = "Simulated",
 		.xen_version = "4.17.0",
+		.cpu_sockets = 1,
+		.cpu_nodes = 1,
+		.cpu_cores_per_socket = s->cpus,
+		.cpu_threads_per_core = 1,
+		.cpu_family = 25,
+		.cpu_model_number = 1,
+		.cpu_stepping = 1,
+		.cpu_flags = "fpu de tsc msr pae cx8 apic cmov clflush mmx "
+			     "fxsr sse sse2 ht syscall nx lm svm npt",
+		.cpu_features = "178bfbff-00000001-2c100800-00000005",
+		.xen_capabilities = "xen-3.0-x86_64 hvm-3.0-x86_64",
+		.scheduler = "credit2",
+		.kernel = "6.1.0-sim",
+		.dom0_memory = MIN(MAX(s->memory / 16, 64u << 20), 1u << 30),
+		.dom0_vcpus = MIN(s->cpus, 16u),
+		.boot_time = s->boot_time,
 	};
 	memcpy(ret->boot_id, s->boot_id, sizeof(ret->boot_id));
 	pthread_mutex_unlock(&s->lock);
@@ -613,6 +630,7 @@ static int sim_open(const struct xen_options *o, struct xen **ret)
 	snprintf(s->migrate_address, sizeof(s->migrate_address), "%s",
 		 o->migrate_address);
 	pthread_mutex_init(&s->lock, NULL);
+	s->boot_time = env_wall_ms() / 1000;
 	r = sim_state_open(s, o->reboot);
 	if (r == 0)
 		r = sim_net_open(s);

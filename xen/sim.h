@@ -95,6 +95,7 @@ struct sim {
 	char migrate_address[64];
 	uint64_t memory;
 	uint32_t cpus;
+	int64_t boot_time; /* Unix s: of the boot if that was ours, else near */
 	void (*event)(void *data, const struct xen_event *ev);
 	void (*guest)(void *data, const char *vm, uint32_t domid,
 		      struct value *metrics);

@@ -85,6 +85,16 @@ struct xen_host {
 	uint64_t memory_total, memory_free; /* bytes */
 	uint32_t cpu_count, cpu_mhz;
 	char cpu_model[64], cpu_vendor[32], xen_version[32];
+	/* From here on 0 or "" when not known. */
+	int64_t boot_time; /* Unix seconds */
+	uint32_t cpu_sockets, cpu_nodes;
+	uint32_t cpu_cores_per_socket, cpu_threads_per_core;
+	uint32_t cpu_family, cpu_model_number, cpu_stepping;
+	char cpu_flags[2048];    /* words */
+	char cpu_features[80];   /* hexadecimal words, joined by - */
+	char xen_capabilities[256], scheduler[16], kernel[64];
+	uint64_t dom0_memory;    /* bytes */
+	uint32_t dom0_vcpus;
 };
 
 /* How a console talks. */

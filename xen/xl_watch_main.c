@@ -12,6 +12,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "xen/xl.h"
+#include "xen/xl_facts.h"
 
 /* A look at least so often: the truth, whatever notice may have got lost. */
 #define LOOK_EVERY_MS 2000
@@ -23,63 +24,6 @@ struct watch {
 	uint64_t asked;
 	struct xen_host fixed; /* what does not change */
 };
-
-static void copy_text(char *out, size_t size, const char *s, size_t n)
-{
-	snprintf(out, size, "%.*s", (int)MIN(n, size - 1), s);
-	if (!text_valid(out, strlen(out)))
-		*out = '\0';
-}
-
-/* The value of "key : value" in /proc/cpuinfo. */
-static void cpu_fact(const char *text, const char *key, char *out, size_t size)
-{
-	const char *p = strstr(text, key), *end;
-
-	p = p ? strchr(p, ':') : NULL;
-	if (!p)
-		return;
-	p += strspn(p, ": \t");
-	end = p + strcspn(p, "\n");
-	copy_text(out, size, p, (size_t)(end - p));
-}
-
-static void learn_fixed(struct watch *w)
-{
-	const libxl_version_info *v = libxl_get_version_info(w->ctx);
-	_cleanup_(buf_deinit) struct buf b = BUF_INIT;
-	struct xen_host *h = &w->fixed;
-
-	file_kernel_boot(h->boot_id, sizeof(h->boot_id));
-	if (v)
-		snprintf(h->xen_version, sizeof(h->xen_version), "%d.%d%s",
-			 v->xen_version_major, v->xen_version_minor,
-			 v->xen_version_extra);
-	if (file_read("/proc/cpuinfo", 4 << 20, &b) == 0) {
-		cpu_fact(buf_cstr(&b), "model name", h->cpu_model,
-			 sizeof(h->cpu_model));
-		cpu_fact(buf_cstr(&b), "vendor_id", h->cpu_vendor,
-			 sizeof(h->cpu_vendor));
-	}
-}
-
-static int look_host(struct watch *w, struct xen_host *ret)
-{
-	const libxl_version_info *v = libxl_get_version_info(w->ctx);
-	libxl_physinfo info;
-	uint64_t page = v ? (uint64_t)v->pagesize : 4096;
-
-	libxl_physinfo_init(&info);
-	if (libxl_get_physinfo(w->ctx, &info))
-		return -EIO;
-	*ret = w->fixed;
-	ret->memory_total = info.total_pages * page;
-	ret->memory_free = (info.free_pages + info.scrub_pages) * page;
-	ret->cpu_count = info.nr_cpus;
-	ret->cpu_mhz = info.cpu_khz / 1000;
-	libxl_physinfo_dispose(&info);
-	return 0;
-}
 
 static void describe(const libxl_dominfo *d, struct xl_seen *ret)
 {
@@ -124,7 +68,8 @@ static struct xl_view *look(struct watch *w)
 		if (all[i].domid != 0 && !all[i].dying)
 			describe(&all[i], &v->seen[v->n++]);
 	libxl_dominfo_list_free(all, n);
-	if (look_host(w, &v->host) < 0)
+	v->host = w->fixed;
+	if (xl_facts_now(w->ctx, &v->host) < 0)
 		free(TAKE_PTR(v));
 	return v;
 }
@@ -187,7 +132,7 @@ static int watch_open(struct watch *w)
 	if (!w->xs || !xs_watch(w->xs, "@releaseDomain", "end") ||
 	    !xs_watch(w->xs, "@introduceDomain", "begin"))
 		return -ENXIO;
-	learn_fixed(w);
+	xl_facts_fixed(w->ctx, &w->fixed);
 	return 0;
 }
 

@@ -152,6 +152,72 @@ class Guest(PoolCase):
         self.assertLess(max(grown), 8192)
         self.assertEqual(self.metrics(other)["PV_drivers_version"], DRIVERS)
 
+    # ---- hosts ----
+
+    def test_05_host_facts(self):
+        c = self.c
+        for host in self.hosts:
+            h = c.host.get_record(host)
+            n = int(h["cpu_info"]["cpu_count"])
+            self.assertEqual(n, 4)
+            for key, wanted in (("socket_count", "1"), ("nr_nodes", "1"),
+                                ("vendor", "Simulated"), ("speed", "2400"),
+                                ("family", "25"), ("model", "1"), ("stepping", "1")):
+                self.assertEqual(h["cpu_info"][key], wanted, key)
+            self.assertIn("sse2", h["cpu_info"]["flags"].split())
+            self.assertTrue(h["cpu_info"]["features_hvm"])
+            self.assertEqual(h["cpu_configuration"]["cores_per_socket"], "4")
+            self.assertIn("hvm-3.0-x86_64", h["capabilities"])
+            self.assertEqual(h["sched_policy"], "credit2")
+            self.assertEqual(h["software_version"]["xen"], "4.17.0")
+            self.assertEqual(h["software_version"]["linux"], "6.1.0-sim")
+            for key in ("product_version", "build_number", "xapi", "platform_version"):
+                self.assertTrue(h["software_version"][key], key)
+            for key in ("boot_time", "agent_start_time"):
+                self.assertAlmostEqual(float(h["other_config"][key]), time.time(),
+                                       delta=1200, msg=key)
+            cpus = [c.host_cpu.get_record(ref) for ref in h["host_CPUs"]]
+            self.assertEqual(sorted(int(x["number"]) for x in cpus), list(range(n)))
+            for x in cpus:
+                self.assertEqual((x["host"], x["vendor"], x["modelname"],
+                                  int(x["speed"]), int(x["family"]), x["stepping"]),
+                                 (host, "Simulated", "Simulated CPU", 2400, 25, "1"))
+                self.assertEqual(x["flags"], h["cpu_info"]["flags"])
+
+            dom0 = c.VM.get_record(h["control_domain"])
+            self.assertTrue(dom0["is_control_domain"])
+            self.assertEqual((int(dom0["domid"]), dom0["power_state"], dom0["resident_on"],
+                              int(dom0["VCPUs_max"])), (0, "Running", host, 4))
+            metrics = c.VM_metrics.get_record(dom0["metrics"])
+            self.assertEqual(metrics["memory_actual"], dom0["memory_static_max"])
+            self.assertEqual((int(metrics["VCPUs_number"]), metrics["state"],
+                              metrics["current_domain_type"]), (4, ["running"], "pv"))
+
+    def test_06_memory_follows(self):
+        """host_metrics and VM_metrics say what the hypervisor says."""
+        c, vm = self.c, self.vm("eater")
+        metrics = c.host.get_metrics(self.hosts[0])
+
+        def free():
+            return int(c.host_metrics.get_record(metrics)["memory_free"])
+        m = c.host_metrics.get_record(metrics)
+        self.assertIs(m["live"], True)
+        before = int(m["memory_total"])
+        wait_for(lambda: free() == before, 30, "no other VM counts any more")
+        c.VM.start_on(vm, self.hosts[0], False, False)
+        taken = int(c.VM.get_memory_target(vm))
+        self.assertGreater(taken, 0)
+        wait_for(lambda: free() <= before - taken, 30, "less memory is free")
+        mine = c.VM_metrics.get_record(c.VM.get_metrics(vm))
+        self.assertEqual(int(mine["memory_actual"]), taken)
+        self.assertEqual(mine["state"], ["running"])
+        c.VM.pause(vm)
+        wait_for(lambda: c.VM_metrics.get_state(c.VM.get_metrics(vm)) == ["paused"], 30,
+                 "it is seen paused")
+        c.VM.hard_shutdown(vm)
+        wait_for(lambda: free() >= before, 30, "it is free again")
+        self.assertEqual(c.VM_metrics.get_state(c.VM.get_metrics(vm)), [])
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)

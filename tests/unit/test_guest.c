@@ -14,6 +14,7 @@
 #include "xen/guest_pace.h"
 #include "xen/guest_scan.h"
 #include "xen/guests.h"
+#include "xen/host_facts.h"
 #include "xen/message.h"
 
 /* ---- a xenstore in a table ---- */
@@ -461,6 +462,46 @@ static void test_guests(void **state)
 	env_replace(NULL);
 }
 
+/* ---- what a host tells ---- */
+
+static void test_host_facts(void **state)
+{
+	struct xen_host h = { .cpu_mhz = 1, .cpu_stepping = 9 };
+
+	host_facts_cpuinfo(&h, "processor\t: 0\n"
+			       "vendor_id\t: AuthenticAMD\n"
+			       "cpu family\t: 25\n"
+			       "model\t\t: 97\n"
+			       "model name\t: Some CPU: 8 cores \xc3\xa9\n"
+			       "stepping\t: unknown\n"
+			       "cpu MHz\t\t: 2994.375\n"
+			       "power management:\n"
+			       "flags\t\t: fpu sse2\n"
+			       "\n"
+			       "processor\t: 1\n"
+			       "vendor_id\t: another\n");
+	assert_string_equal(h.cpu_vendor, "AuthenticAMD");
+	assert_string_equal(h.cpu_model, "Some CPU: 8 cores \xc3\xa9");
+	assert_string_equal(h.cpu_flags, "fpu sse2");
+	assert_int_equal(h.cpu_family, 25);
+	assert_int_equal(h.cpu_model_number, 97);
+	assert_int_equal(h.cpu_stepping, 9);
+	assert_int_equal(h.cpu_mhz, 2994);
+	host_facts_cpuinfo(&h, "");
+	host_facts_cpuinfo(&h, "flags");
+	host_facts_cpuinfo(&h, "model name\t: no \xff text");
+	assert_string_equal(h.cpu_model, "no ");
+	assert_int_equal(host_facts_boot_time("cpu 1\nbtime 1700000000\nx 1\n"),
+			 1700000000);
+	assert_int_equal(host_facts_boot_time("btime 17"), 17);
+	assert_int_equal(host_facts_boot_time("cpu 1\n"), 0);
+	assert_int_equal(host_facts_boot_time("btime x"), 0);
+	host_facts_learn(&h); /* of this machine */
+	assert_true(h.boot_time > 1000000000);
+	assert_int_equal(strlen(h.boot_id), UUID_LEN);
+	assert_true(*h.kernel && *h.cpu_flags);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -472,6 +513,7 @@ int main(void)
 		cmocka_unit_test(test_pace),
 		cmocka_unit_test(test_pace_transaction),
 		cmocka_unit_test(test_guests),
+		cmocka_unit_test(test_host_facts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -39,7 +39,6 @@ struct dom {
 	enum dom_state state;
 	const char *reason;
 	bool image; /* a suspended image of it is here */
-	struct value *xenstore; /* as told last */
 };
 
 struct sim_host {
@@ -195,7 +194,9 @@ static inline void tell_state(struct sim_host *h)
 					"cpu_count", I(4), "cpu_model", S("sim"),
 					"cpu_vendor", S("sim"), "cpu_mhz",
 					I(2000), "xen_version", S("4.17"),
-					"backend", S("sim"), NULL),
+					"backend", S("sim"), "dom0_memory",
+					I(HOST_MEMORY / 16), "dom0_vcpus", I(2),
+					NULL),
 			NULL));
 }
 
@@ -245,8 +246,7 @@ static inline struct value *do_verb(struct sim_host *h, const char *verb,
 		d->state = GONE;
 		d->image = true;
 	} else if (!strcmp(verb, "set_xenstore")) {
-		value_unref(d->xenstore);
-		d->xenstore = value_ref(value_get(params, "xenstore"));
+		; /* the domain has them now */
 	} else if (!strcmp(verb, "migrate_receive")) {
 		if (d->state == GONE)
 			d->domid = ++h->next_domid;

@@ -29,7 +29,7 @@ NARROW = {("pool", "xen"): {"xen/protocol.h"}}
 # libraries that stay behind one folder or one file
 LIBRARY = {
     r"raft(/.*)?\.h": re.compile(r"(raftdb/(consensus|ioguard|transport).*|tests/.*)"),
-    r"libxl.*|xenstore\.h|xenctrl\.h": re.compile(r"xen/.*"),
+    r"libxl.*|xenstore\.h|xenctrl\.h": re.compile(r"(xen/.*|tests/unit/(fakexen|test_xs_watch)\.c)"),
     r"sqlite3\.h": re.compile(r"(raftdb|tests|tools)/.*"),
     r"openssl/.*": re.compile(r"(rpc|raftdb|tests|tools|pool/role.*|pool/tools.*|xen/xl_tls.*)/?.*"),
     r"rfb/.*|vterm.*\.h": re.compile(r"(xen/vncterm_|tests/).*"),

@@ -33,10 +33,11 @@ UNIT_TESTS = \
 	tests/unit/test_xl_config \
 	tests/unit/test_xl_link \
 	tests/unit/test_xl_process \
-	tests/unit/test_xmlrpc
+	tests/unit/test_xmlrpc \
+	tests/unit/test_xs_watch
 check_PROGRAMS += $(UNIT_TESTS) tests/schema/dump_schema tests/wire/front_echo \
 	tests/bench/make_image tests/console/rfb_view \
-	tests/unit/bench_db
+	tests/unit/bench_db tests/unit/fakexen.so
 
 tests_unit_test_base_SOURCES = tests/unit/test_base.c
 tests_unit_test_base_LDADD = $(BASE) $(BASE_LIBS) $(CMOCKA_LIBS)
@@ -110,6 +111,12 @@ tests_unit_test_xl_link_SOURCES = tests/unit/test_xl_link.c
 tests_unit_test_xl_link_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_xl_process_SOURCES = tests/unit/test_xl_process.c
 tests_unit_test_xl_process_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_xs_watch_SOURCES = tests/unit/test_xs_watch.c
+tests_unit_test_xs_watch_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
+# Loaded before a program that knows nothing of sanitizers.
+tests_unit_fakexen_so_SOURCES = tests/unit/fakexen.c
+tests_unit_fakexen_so_CFLAGS = -fPIC $(WARN_CFLAGS)
+tests_unit_fakexen_so_LDFLAGS = -shared
 tests_unit_bench_db_SOURCES = tests/unit/bench_db.c
 tests_unit_bench_db_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
 

@@ -14,7 +14,7 @@
 #include "xen/guest_scan.h"
 
 #define GUEST_TOKENS_MAX 600
-#define GUEST_TOKENS_PER_S 40
+#define GUEST_TOKENS_PER_S 64
 #define GUEST_COST_TRANSACTION 20
 /* A booting guest writes its nodes one by one: they are waited for. */
 #define GUEST_GATHER_MS 250

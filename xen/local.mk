@@ -33,6 +33,7 @@ xen_libexecutor_a_SOURCES = \
 	xen/xl_image.c xen/xl_image.h \
 	xen/xl_migrate.c \
 	xen/xl_facts.c xen/xl_facts.h \
+	xen/xl_guests.c \
 	xen/xl_process.c xen/xl_process.h \
 	xen/xl_pump.c xen/xl_pump.h \
 	xen/xl_save.c \
@@ -43,9 +44,12 @@ xen_libexecutor_a_SOURCES = \
 	xen/xl_worker.c xen/xl_worker.h \
 	xen/xl_worker_build.c \
 	xen/xl_worker_console.c \
+	xen/xl_worker_data.c \
 	xen/xl_worker_life.c \
 	xen/xl_worker_move.c \
-	xen/xl_worker_save.c
+	xen/xl_worker_save.c \
+	xen/xs_data.c xen/xs_data.h \
+	xen/xs_watch.c xen/xs_watch.h
 
 sbin_PROGRAMS += xenpool-executor
 xenpool_executor_SOURCES = xen/executor_main.c

@@ -258,8 +258,11 @@ int sim_set_xenstore(struct xen *x, struct xen_call *c,
 	} else {
 		value_unref(d->xenstore);
 		d->xenstore = value_ref(nodes_wanted);
-		if (d->heard)
+		if (d->heard) {
+			guest_pace_spend(&d->pace, sim_now(),
+					 GUEST_COST_TRANSACTION);
 			guest_pace_event(&d->pace, sim_now());
+		}
 	}
 	pthread_mutex_unlock(&s->lock);
 	sim_net_wake(s);

@@ -247,6 +247,23 @@ static int do_unpause(struct xen *xen, struct xen_call *c)
 	return r;
 }
 
+/* ---- what the guest is told ---- */
+
+static int set_xenstore(struct xen *x, struct xen_call *c,
+			const struct value *nodes)
+{
+	struct xl_vm *v;
+	int r = xl_op_begin(xl_of(x), c, &v);
+
+	if (r != 0)
+		return r;
+	r = xl_run(c, "xenstore",
+		   value_struct_of("nodes", value_ref(nodes), NULL), NULL, 0,
+		   QUICK_MS, NULL);
+	xl_op_end(xl_of(x), v);
+	return r;
+}
+
 /* ---- endings ---- */
 
 static int ask_guest(struct xen_call *c, int64_t timeout_ms, bool reboot)
@@ -386,6 +403,7 @@ static void do_close(struct xen *xen)
 	struct xl *x = xl_of(xen);
 
 	xl_migrate_close(x);
+	xl_guests_stop(x);
 	xl_watch_stop(x);
 	xl_state_close(x);
 	pthread_mutex_destroy(&x->lock);
@@ -407,8 +425,9 @@ static int do_open(const struct xen_options *o, struct xen **ret)
 	x->trust = xstrdup(o->trust);
 	list_init(&x->receives);
 	x->event = o->event;
+	x->guest = o->guest;
 	x->event_data = o->event_data;
-	x->lock_fd = x->stop_fd = -1;
+	x->lock_fd = x->stop_fd = x->guests.stop_fd = -1;
 	snprintf(x->host_uuid, sizeof(x->host_uuid), "%s", o->host_uuid);
 	snprintf(x->migrate_address, sizeof(x->migrate_address), "%s",
 		 o->migrate_address);
@@ -416,6 +435,8 @@ static int do_open(const struct xen_options *o, struct xen **ret)
 	r = xl_state_open(x);
 	if (r == 0)
 		r = xl_watch_start(x);
+	if (r == 0)
+		r = xl_guests_start(x);
 	if (r == -ENXIO)
 		log_error("Xen does not answer: this must be root on a Xen "
 			  "host whose xenstored runs");
@@ -447,6 +468,7 @@ const struct xen_ops xen_xl_ops = {
 	.migrate_abort = xl_migrate_abort,
 	.migrate_finish = xl_migrate_finish,
 	.console = xl_console_open,
+	.set_xenstore = set_xenstore,
 	.list = list,
 	.host = host,
 };

@@ -11,6 +11,7 @@
  *     `- xl-worker watch           tells what domains there are, whenever one
  *                                  comes or ends, and when asked; begun again
  *                                  when it ends
+ *     `- xl-worker guests          reads what guests wrote (xs_watch.h)
  *
  * What Xen itself does not remember is in the state folder's xen.json, replaced
  * whole (tmp, fsync, rename): fences, and of a VM in a delicate state the
@@ -88,6 +89,8 @@ struct xl {
 	char migrate_address[64];
 	char *cert, *key, *trust; /* "" when there are none */
 	void (*event)(void *data, const struct xen_event *ev);
+	void (*guest)(void *data, const char *vm, uint32_t domid,
+		      struct value *metrics);
 	void *event_data;
 
 	pthread_mutex_t lock;
@@ -106,6 +109,14 @@ struct xl {
 	uint64_t asked;
 	struct xl_view *view; /* NULL before the first */
 	bool blind;           /* the first watcher ended without a view */
+
+	/* The reader of guests' nodes; not locked. */
+	struct {
+		pthread_t thread;
+		bool started;
+		int stop_fd;
+		struct xl_process process;
+	} guests;
 };
 
 static inline struct xl *xl_of(struct xen *x)
@@ -179,5 +190,9 @@ void xl_watch_stop(struct xl *x);
 int xl_watch_look(struct xl *x);
 /* The child's side. */
 int xl_watch_main(int fd);
+
+/* ---- xl_guests.c ---- */
+int xl_guests_start(struct xl *x);
+void xl_guests_stop(struct xl *x);
 
 #endif

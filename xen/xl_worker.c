@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "xen/domain_config.h"
 #include "xen/xl.h"
+#include "xen/xs_watch.h"
 
 /* ---- libxl's log ---- */
 
@@ -182,6 +183,7 @@ static const struct {
 	{ "receive", xl_op_receive },
 	{ "send", xl_op_send },
 	{ "console", xl_op_console },
+	{ "xenstore", xl_op_xenstore },
 };
 
 static int run(struct xl_worker *w)
@@ -244,6 +246,8 @@ int xl_worker_main(void)
 	log_set_thread(w.op);
 	if (!strcmp(w.op, "watch"))
 		return xl_watch_main(w.socket);
+	if (!strcmp(w.op, "guests"))
+		return xs_watch_main(w.socket, "nobody");
 	if (run(&w) != 0 && !w.error)
 		xl_fail(&w, "INTERNAL_ERROR", "failed without a reason");
 	tell_done(&w);

@@ -60,5 +60,7 @@ int xl_op_receive(struct xl_worker *w);
 int xl_op_send(struct xl_worker *w);
 /* xl_worker_console.c */
 int xl_op_console(struct xl_worker *w);
+/* xl_worker_data.c */
+int xl_op_xenstore(struct xl_worker *w);
 
 #endif

@@ -25,7 +25,7 @@
 #include "xen/xs_data.h"
 #include "xen/xs_watch.h"
 
-#define PATIENCE_MS 20000
+#define PATIENCE_MS 60000
 #define VM_OF(n) "11111111-1111-4111-8111-11111111111" #n
 #define FLOOD_NODES 8000
 
@@ -258,8 +258,8 @@ static pid_t flood_start(unsigned domid)
 		snprintf(path, sizeof path, "/local/domain/%u/%s/k%u", domid,
 			 i % 2 ? "control" : "data", i / 2 % FLOOD_NODES);
 		/* Half of them are short enough to be told. */
-		memcpy(text, path, 8);
-		snprintf(text, 16, "%u", i);
+		snprintf(text, 16, "%015u", i);
+		text[15] = '&';
 		xs_write(xs, XBT_NULL, path, text,
 			 i % 3 ? sizeof text : GUEST_MAX_VALUE);
 	}

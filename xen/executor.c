@@ -570,8 +570,7 @@ static int backend_open(struct executor *e)
 	struct jobs_config j = {
 		.ops = e->o->ops,
 		.n_workers = e->o->workers,
-		.image_dirs = e->o->image_dirs,
-		.n_image_dirs = e->o->n_image_dirs,
+		.allowed = &e->o->allowed,
 		.wake = wake,
 		.data = e,
 	};

@@ -8,9 +8,7 @@
 #ifndef XEN_EXECUTOR_H
 #define XEN_EXECUTOR_H
 
-#include "xen/xen_ops.h"
-
-#define EXECUTOR_MAX_IMAGE_DIRS 8
+#include "xen/verbs.h"
 
 struct executor_options {
 	const char *socket_path;
@@ -25,8 +23,7 @@ struct executor_options {
 	unsigned workers;
 	const char *vncterm;      /* path of xenpool-vncterm */
 	const char *console_user; /* whom it becomes, when we are root */
-	const char *image_dirs[EXECUTOR_MAX_IMAGE_DIRS];
-	size_t n_image_dirs;
+	struct allowed allowed;
 	bool reboot; /* sim */
 };
 

@@ -36,6 +36,12 @@ static const char help_text[] =
 	"                           (default: 127.0.0.1)\n"
 	"  --image-dir DIR          suspend images are in DIR only; may be\n"
 	"                           given again (default: any folder)\n"
+	"  --kernel-dir DIR         guests' kernels and ramdisks are below DIR\n"
+	"                           only; may be given again (default on Xen:\n"
+	"                           /boot/guest, /var/lib/xenpool-kernels)\n"
+	"  --disk-dir DIR           guests' disks are below DIR only; may be\n"
+	"                           given again (default on Xen:\n"
+	"                           /var/lib/xenpool-disks)\n"
 	"  --vncterm PATH           program that shows text consoles (default:\n"
 	"                           xenpool-vncterm beside this one)\n"
 	"  --console-user USER      whom it becomes when we are root\n"
@@ -116,17 +122,32 @@ static int set_migrate_address(struct settings *s, const char *arg)
 	return 0;
 }
 
-static int set_image_dir(struct settings *s, const char *arg)
+static int add_dir(struct dirs *d, const char *option, const char *arg)
 {
 	size_t n = strlen(arg);
 
 	if (*arg != '/' || n < 2 || arg[n - 1] == '/')
-		return usage("--image-dir",
+		return usage(option,
 			     "not an absolute path without a / at its end");
-	if (s->o.n_image_dirs == EXECUTOR_MAX_IMAGE_DIRS)
-		return usage("--image-dir", "given too often");
-	s->o.image_dirs[s->o.n_image_dirs++] = arg;
+	if (d->n == DIRS_MAX)
+		return usage(option, "given too often");
+	d->dir[d->n++] = arg;
 	return 0;
+}
+
+static int set_image_dir(struct settings *s, const char *arg)
+{
+	return add_dir(&s->o.allowed.images, "--image-dir", arg);
+}
+
+static int set_kernel_dir(struct settings *s, const char *arg)
+{
+	return add_dir(&s->o.allowed.kernels, "--kernel-dir", arg);
+}
+
+static int set_disk_dir(struct settings *s, const char *arg)
+{
+	return add_dir(&s->o.allowed.disks, "--disk-dir", arg);
 }
 
 static int set_vncterm(struct settings *s, const char *arg)
@@ -228,6 +249,8 @@ static const struct setting {
 	{ "host-uuid", required_argument, set_host },
 	{ "migrate-address", required_argument, set_migrate_address },
 	{ "image-dir", required_argument, set_image_dir },
+	{ "kernel-dir", required_argument, set_kernel_dir },
+	{ "disk-dir", required_argument, set_disk_dir },
 	{ "vncterm", required_argument, set_vncterm },
 	{ "console-user", required_argument, set_console_user },
 	{ "cert", required_argument, set_cert },
@@ -284,6 +307,23 @@ static int choose_backend(struct settings *s)
 	return usage("--backend", "sim or xen");
 }
 
+/* The simulated Xen opens neither kernels nor disks; root on a real one gives
+ * a guest what it opens for it. */
+static void close_dirs(struct settings *s)
+{
+	static const struct allowed defaults = {
+		.kernels = { { "/boot/guest", "/var/lib/xenpool-kernels" }, 2 },
+		.disks = { { "/var/lib/xenpool-disks" }, 1 },
+	};
+
+	if (s->o.ops != &xen_xl_ops)
+		return;
+	if (s->o.allowed.kernels.n == 0)
+		s->o.allowed.kernels = defaults.kernels;
+	if (s->o.allowed.disks.n == 0)
+		s->o.allowed.disks = defaults.disks;
+}
+
 /* A program of the same folder as this one. */
 static void name_beside(const char *name, char *out, size_t size)
 {
@@ -324,5 +364,6 @@ int main(int argc, char **argv)
 		return s.done - 1;
 	if (choose_backend(&s) < 0)
 		return 2;
+	close_dirs(&s);
 	return executor_run(&s.o) < 0 ? 1 : 0;
 }

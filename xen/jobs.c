@@ -307,8 +307,7 @@ static void job_run(struct job *job, struct value **ret_error,
 		.xen = j->cfg.xen,
 		.call = &job->call,
 		.params = job->params,
-		.image_dirs = j->cfg.image_dirs,
-		.n_image_dirs = j->cfg.n_image_dirs,
+		.allowed = j->cfg.allowed,
 	};
 	int rc = run_fenced(job, &r);
 

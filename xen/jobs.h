@@ -7,7 +7,7 @@
 #ifndef XEN_JOBS_H
 #define XEN_JOBS_H
 
-#include "xen/xen_ops.h"
+#include "xen/verbs.h"
 
 #define JOBS_MAX_PENDING 4096 /* waiting and running */
 #define JOBS_MAX_ENDED 1024   /* results kept, told or not */
@@ -19,8 +19,7 @@ struct jobs_config {
 	const struct xen_ops *ops;
 	struct xen *xen;
 	unsigned n_workers; /* 1..JOBS_MAX_WORKERS */
-	const char *const *image_dirs; /* borrowed */
-	size_t n_image_dirs;
+	const struct allowed *allowed; /* borrowed */
 	/* Something is to be told; any thread. */
 	void (*wake)(void *data);
 	void *data;

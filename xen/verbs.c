@@ -35,6 +35,40 @@ static int bad(struct verb_run *r, const char *name, const char *what)
 	return xen_fail(r->call, "INVALID_VALUE", name, what);
 }
 
+/* path is plain, so nothing in it leads out of dir. */
+static bool path_is_below(const char *path, const char *dir)
+{
+	size_t n = strlen(dir);
+
+	return !strncmp(path, dir, n) && path[n] == '/' && path[n + 1];
+}
+
+static bool is_below_one(const struct dirs *dirs, const char *path)
+{
+	bool found = dirs->n == 0 || !*path;
+
+	for (size_t i = 0; i < dirs->n && !found; i++)
+		found = domain_path_plain(path) &&
+			path_is_below(path, dirs->dir[i]);
+	return found;
+}
+
+/* What root would open for a guest. */
+static int check_paths(struct verb_run *r, const struct domain_config *c)
+{
+	const struct dirs *kernels = &r->allowed->kernels;
+
+	if (!is_below_one(kernels, c->kernel))
+		return bad(r, "config", "kernel: not in a folder for kernels");
+	if (!is_below_one(kernels, c->ramdisk))
+		return bad(r, "config", "ramdisk: not in a folder for kernels");
+	for (size_t i = 0; i < c->n_disks; i++)
+		if (!is_below_one(&r->allowed->disks, c->disks[i].path))
+			return bad(r, "config",
+				   "disks: not in a folder for disks");
+	return 0;
+}
+
 static int param_config(struct verb_run *r, struct domain_config **ret)
 {
 	char reason[160];
@@ -46,6 +80,10 @@ static int param_config(struct verb_run *r, struct domain_config **ret)
 	if (strcmp(c->uuid, r->call->vm)) {
 		domain_config_free(c);
 		return bad(r, "config", "uuid: not this job's VM");
+	}
+	if (check_paths(r, c)) {
+		domain_config_free(c);
+		return XEN_FAILED;
 	}
 	*ret = c;
 	return 0;
@@ -76,21 +114,20 @@ static int param_timeout(struct verb_run *r, int64_t *ret_ms)
 
 static bool path_is_in(const char *path, const char *dir)
 {
-	size_t n = strlen(dir);
-
-	return !strncmp(path, dir, n) && path[n] == '/' &&
-	       !strchr(path + n + 1, '/');
+	return path_is_below(path, dir) &&
+	       !strchr(path + strlen(dir) + 1, '/');
 }
 
 static int param_image(struct verb_run *r, const char **ret)
 {
 	const struct value *v = value_get(r->params, "image");
-	bool found = r->n_image_dirs == 0;
+	const struct dirs *dirs = &r->allowed->images;
+	bool found = dirs->n == 0;
 
 	if (!v || v->kind != VALUE_STRING || !domain_path_plain(v->s))
 		return bad(r, "image", "not a plain absolute path");
-	for (size_t i = 0; i < r->n_image_dirs; i++)
-		found = found || path_is_in(v->s, r->image_dirs[i]);
+	for (size_t i = 0; i < dirs->n; i++)
+		found = found || path_is_in(v->s, dirs->dir[i]);
 	if (!found)
 		return bad(r, "image", "not in a folder for images");
 	*ret = v->s;

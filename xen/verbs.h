@@ -4,14 +4,28 @@
 
 #include "xen/xen_ops.h"
 
+#define DIRS_MAX 8
+
+/* Folders of the host; none: any. Borrowed, without / at the end. */
+struct dirs {
+	const char *dir[DIRS_MAX];
+	size_t n;
+};
+
+/* What root may open because a job names it. Nobody but root must be able to
+ * write these folders: links in them are followed. */
+struct allowed {
+	struct dirs images;  /* of suspended VMs, right in the folder */
+	struct dirs kernels; /* kernels and ramdisks, at any depth */
+	struct dirs disks;   /* at any depth */
+};
+
 struct verb_run {
 	const struct xen_ops *ops;
 	struct xen *xen;
 	struct xen_call *call;
 	const struct value *params; /* borrowed; nothing is believed yet */
-	/* Folders that images may be in; none: anywhere. */
-	const char *const *image_dirs;
-	size_t n_image_dirs;
+	const struct allowed *allowed;
 	struct value *result; /* set by the run; NULL: an empty struct */
 };
 

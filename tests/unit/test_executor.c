@@ -181,6 +181,55 @@ static void test_image_dir(void **state)
 	host_free(h);
 }
 
+static struct value *config_of(const char *key, struct value *v)
+{
+	_cleanup_(value_unrefp) struct value *config =
+		config_with(VM1, 64, value_map_empty());
+	struct value *s = value_struct_new(config->n + 1);
+
+	for (uint32_t i = 0; i < 2 * config->n; i++)
+		s->items[i] = value_ref(config->items[i]);
+	s->items[2 * config->n] = value_stringz(key);
+	s->items[2 * config->n + 1] = v;
+	return with_config(s);
+}
+
+static struct value *disk_of(const char *path)
+{
+	struct value *set = value_set_new(1);
+
+	set->items[0] = value_struct_of("number", value_int(0), "path",
+					value_stringz(path), NULL);
+	return set;
+}
+
+/* A job cannot make root give some file of the host to a guest. */
+static void test_kernel_and_disk_dirs(void **state)
+{
+	const char *options[] = { "--kernel-dir", "/k", "--kernel-dir", "/l/m",
+				  "--disk-dir", "/d", NULL };
+	static const char *const others[] = { "/etc/shadow", "/k", "/k/", "/kk/x",
+					      "/k/../etc/shadow", "/l/x", "x" };
+	struct host *h = host_new(options);
+
+	for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+		job_bad(h, "start", VM1, config_of("kernel",
+						   value_stringz(others[i])),
+			"INVALID_VALUE");
+		job_bad(h, "start", VM1, config_of("ramdisk",
+						   value_stringz(others[i])),
+			"INVALID_VALUE");
+		job_bad(h, "start", VM1, config_of("disks", disk_of(others[i])),
+			"INVALID_VALUE");
+	}
+	job_bad(h, "migrate_receive", VM1,
+		config_of("kernel", value_stringz("/d/x")), "INVALID_VALUE");
+	job_ok(h, "start", VM1, config_of("disks", disk_of("/d/1/2.raw")));
+	job_ok(h, "hard_reboot", VM1,
+	       config_of("kernel", value_stringz("/l/m/vmlinux")));
+	host_free(h);
+}
+
 static void test_memory(void **state)
 {
 	struct host *h = host_new(small);
@@ -775,6 +824,7 @@ int main(void)
 		cmocka_unit_test(test_suspend_resume),
 		cmocka_unit_test(test_image_is_no_weapon),
 		cmocka_unit_test(test_image_dir),
+		cmocka_unit_test(test_kernel_and_disk_dirs),
 		cmocka_unit_test(test_memory),
 		cmocka_unit_test(test_memory_is_held_while_building),
 		cmocka_unit_test(test_guest_that_does_not_answer),

@@ -80,7 +80,8 @@ class LabMember(Member):
         """What it needs to know of the daemon to migrate to other hosts."""
         data = self.dir / "data"
         return (f"--backend={BACKEND}", f"--cert={data}/server.crt",
-                f"--key={data}/server.key", f"--trust={data}/members.json")
+                f"--key={data}/server.key", f"--trust={data}/members.json",
+                "--kernel-dir=/share/guest", "--disk-dir=/share/guest")
 
     def __init__(self, pool, index, machine):
         super().__init__(pool, index, machine.cable)

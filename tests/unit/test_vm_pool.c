@@ -826,6 +826,91 @@ static void test_join_of_a_master(void **state)
 	      "JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS");
 }
 
+/* ---- what a guest says ---- */
+
+static void guest_says(const char *vm, const char *text, bool may_shut_down)
+{
+	struct sim_host *h = &w.h[0];
+	struct dom *d = dom_find(h, text_of(vm, F_VM_uuid));
+
+	tell(h, value_struct_of(
+			"type", S("guest"), "vm", S(d->vm), "domid",
+			I(d->domid), "metrics",
+			value_struct_of(
+				"PV_drivers_version", value_map_empty(),
+				"os_version", value_map_of("name", S(text), NULL),
+				"netbios_name", value_map_empty(), "memory",
+				value_map_empty(), "networks",
+				value_map_empty(), "other",
+				may_shut_down ?
+					value_map_of("feature-shutdown", S("1"),
+						     NULL) :
+					value_map_empty(),
+				"can_use_hotplug_vbd", S("unspecified"),
+				"can_use_hotplug_vif", S("unspecified"),
+				"PV_drivers_detected", B(true), NULL),
+			NULL));
+}
+
+static const char *guest_said(const char *vm)
+{
+	const struct record *g = row(text_of(vm, F_VM_guest_metrics));
+
+	return g ? value_get_str(g->fields[F_VM_guest_metrics_os_version],
+				 "name") : "";
+}
+
+/* It may say what it likes as often as it likes: the row follows now and
+ * then, and ends as the last that was said. */
+static void test_guest_talks_much(void **state)
+{
+	char vm[REF_LEN + 1], text[16];
+	unsigned writes = 0;
+
+	make_vm(vm, "talks");
+	start_on(vm, 0);
+	guest_says(vm, "first", true);
+	world_run();
+	world_advance(1000);
+	assert_string_equal(guest_said(vm), "first");
+	for (unsigned i = 0; i < 120; i++) { /* a minute */
+		char before[16];
+
+		snprintf(before, sizeof before, "%s", guest_said(vm));
+		snprintf(text, sizeof text, "%u", i);
+		guest_says(vm, text, true);
+		world_advance(500);
+		writes += strcmp(before, guest_said(vm)) != 0;
+	}
+	assert_true(writes >= 5 && writes <= 13);
+	world_advance(10000);
+	assert_string_equal(guest_said(vm), "119");
+}
+
+static void test_guest_features(void **state)
+{
+	char vm[REF_LEN + 1];
+
+	make_vm(vm, "able");
+	do_ok("VM.set_domain_type", S(vm), S("hvm"));
+	start_on(vm, 0);
+	assert_true(set_has(field_of(vm, F_VM_allowed_operations),
+			    "clean_shutdown"));
+	guest_says(vm, "dumb", false);
+	world_run();
+	world_advance(7000);
+	assert_string_equal(guest_said(vm), "dumb");
+	assert_false(set_has(field_of(vm, F_VM_allowed_operations),
+			     "clean_shutdown"));
+	guest_says(vm, "able", true);
+	world_run();
+	world_advance(7000);
+	assert_true(set_has(field_of(vm, F_VM_allowed_operations),
+			    "clean_shutdown"));
+	assert_false(set_has(field_of(vm, F_VM_allowed_operations),
+			     "suspend"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -860,6 +945,8 @@ int main(void)
 		one_test(test_register),
 		one_test(test_join),
 		two_test(test_join_of_a_master),
+		one_test(test_guest_talks_much),
+		one_test(test_guest_features),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,12 +6,13 @@ usage: demo.py [--build DIR] [--exit] [--dir DIR]
 import argparse
 import pathlib
 import signal
+import socket
 import sys
 import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from localpool import ApiError, LocalPool, unwrap  # noqa: E402
+from localpool import ApiError, LocalPool, tls_context, unwrap  # noqa: E402
 from watch import Watcher, Writer  # noqa: E402
 
 START = time.monotonic()
@@ -85,6 +86,26 @@ def life_cycle(pool, clients):
         say(f"      VM.{step}: {t}, now {c.VM.get_power_state(vm)}")
     check(c.VM.get_power_state(vm) == "Running", "the VM runs after all of that")
     return vm
+
+
+def console(pool, clients, vm):
+    """The guest's screen, asked for at a member that the guest is not on."""
+    here = clients[0].host.get_address(clients[0].VM.get_resident_on(vm))
+    c = next(c for c in clients if c.address != here)
+    ref = c.VM.get_consoles(vm)[0]
+    path = (f"/console?uuid={c.console.get_uuid(ref)}&session_id={c.session}")
+    t = timed()
+    plain = socket.create_connection((c.address, c.port), timeout=10)
+    with tls_context().wrap_socket(plain) as stream:
+        stream.sendall(f"CONNECT {path} HTTP/1.0\r\n\r\n".encode())
+        with stream.makefile("rb") as answer:
+            status = answer.readline().decode().strip()
+            while answer.readline().strip():
+                pass
+            greeting = answer.read(12).decode().strip()
+    check(greeting.startswith("RFB "),
+          f"the console of the VM on {here}, at {c.address}: {status}, {greeting}: {t}")
+    say(f"            CONNECT https://{c.address}:{c.port}{path}")
 
 
 def migrate(pool, clients, vm):
@@ -193,6 +214,7 @@ def main():
                 form(pool)
                 clients = any_member(pool)
                 vm = life_cycle(pool, clients)
+                console(pool, clients, vm)
                 migrate(pool, clients, vm)
                 failover(pool)
             except (ApiError, RuntimeError, OSError, TimeoutError) as e:

@@ -6,7 +6,6 @@ import os
 import pathlib
 import re
 import socket
-import ssl
 import sys
 import tempfile
 import time
@@ -18,7 +17,7 @@ BUILD = pathlib.Path(os.environ.get("XENPOOL_BUILD", TOP / "build")).resolve()
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(TOP / "tools"))
 from localpool import (BROKEN, NULL, NO_MAJORITY, PATIENCE, ApiError, LocalPool,  # noqa: E402,F401
-                       unwrap)
+                       tls_context, unwrap)
 from watch import Watcher, Writer  # noqa: E402,F401
 
 GONE_WRONG = re.compile(r".*(?:AddressSanitizer|runtime error:|LeakSanitizer|"
@@ -211,16 +210,9 @@ def connect(address, port, tls=False, timeout=10, context=None):
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if tls or context:
         if context is None:
-            context = unverified()
+            context = tls_context()
         s = context.wrap_socket(s)
     return s
-
-
-def unverified():
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def send_raw(address, port, data, timeout=10, limit=1 << 20):

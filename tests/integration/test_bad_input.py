@@ -13,7 +13,7 @@ import unittest
 from xml.sax.saxutils import escape
 
 from harness import (BUILD, NULL, PoolCase, connect, post, post_json, say, send_raw,
-                     status_of, unverified, wait_for)
+                     status_of, tls_context, wait_for)
 from localpool import BROKEN, ApiError
 
 BAD_BYTES = (b"\xff", b"\xc3(", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80",
@@ -313,9 +313,9 @@ class BadInput(PoolCase):
                         "-subj", "/CN=stranger", "-keyout", folder / "key.pem",
                         "-out", folder / "cert.pem"], check=True, capture_output=True)
         log_before = len(self.m.log())
-        foreign = unverified()
+        foreign = tls_context()
         foreign.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        for context in (foreign, unverified()):
+        for context in (foreign, tls_context()):
             answer = self.knock(context)
             self.assertTrue(answer == b"" or isinstance(answer, OSError), answer)
         self.assertEqual(send_raw(self.m.address, self.pool.peer_port,

@@ -14,6 +14,7 @@
 #define TXN_TIMEOUT_MS 30000
 #define READ_TIMEOUT_MS 5000
 #define STALL_MS 15000 /* the log takes no writes */
+#define STALL_STEP_MS 1000 /* a longer time between two ticks is our own pause */
 #define FLUSH_ROUNDS 16
 
 /* An idle handle keeps the loop from sleeping. */
@@ -189,11 +190,14 @@ static void check_leadership(struct db *db)
 
 static void check_stall(struct db *db, int64_t now)
 {
+	int64_t passed = MIN(now - db->stall_at, (int64_t)STALL_STEP_MS);
+
+	db->stall_at = now;
 	if (db->st.last_index <= db->st.stored_index || db->disk_low ||
 	    db->st.stored_index != db->stall_index) {
 		db->stall_index = db->st.stored_index;
-		db->stall_since = now;
-	} else if (now - db->stall_since > STALL_MS) {
+		db->stalled_ms = 0;
+	} else if ((db->stalled_ms += passed) > STALL_MS) {
 		db_fail(db, "the disk takes no writes of the raft log");
 	}
 }

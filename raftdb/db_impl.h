@@ -166,7 +166,7 @@ struct db {
 	uint64_t disk_free;
 	int64_t disk_at, low_transfer_at;
 	uint64_t stall_index;
-	int64_t stall_since;
+	int64_t stalled_ms, stall_at; /* stall_at: looked last */
 
 	uv_prepare_t prepare;
 	uv_check_t check;

@@ -215,7 +215,7 @@ static void note_want(struct sender *s, const struct raft_message *m)
 	    raft_match_index(s->raft, p->id, &match) == 0 &&
 	    match >= p->installed_index)
 		p->installed_index = 0;
-	p->wants = true;
+	p->wants = s->wanted = true;
 	p->want = *m;
 	snprintf(p->address, sizeof p->address, "%s", m->server_address);
 }
@@ -369,12 +369,18 @@ void sender_turn(struct sender *s)
 
 	while (!list_empty(&s->late))
 		answer_late(s);
-	if (s->install || s->closing)
+	if (s->install || s->closing || !s->wanted)
 		return;
 	now = env_mono_ms();
-	for (unsigned i = 0; i < DB_MEMBERS_MAX && !s->install; i++)
-		if (s->peers[i].id && should_install(s, &s->peers[i], now))
-			install(s, &s->peers[i]);
+	s->wanted = false;
+	for (unsigned i = 0; i < DB_MEMBERS_MAX && !s->install; i++) {
+		struct send_peer *p = &s->peers[i];
+
+		if (p->id && should_install(s, p, now))
+			install(s, p);
+		s->wanted = s->wanted || p->wants;
+	}
+	s->wanted = s->wanted || s->install;
 }
 
 uint64_t sender_installing(const struct sender *s)

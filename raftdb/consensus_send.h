@@ -45,6 +45,7 @@ struct sender {
 	struct list late;    /* requests to be answered by the next turn */
 	struct send_install *install; /* NULL: none is under way */
 	struct send_peer peers[DB_MEMBERS_MAX];
+	bool wanted; /* of some peer, perhaps: wants */
 	bool closing;
 };
 

@@ -285,10 +285,13 @@ static void round_ask(struct db *db)
 	struct reads *rs = &db->reads;
 
 	for (unsigned i = 0; i < db->n_members; i++) {
-		struct peer *p = peers_get(db->peers, db->members[i].id);
+		struct peer *p = db->members[i].role == DB_VOTER
+					 ? peers_get(db->peers,
+						     db->members[i].id)
+					 : NULL;
 		struct buf *b;
 
-		if (db->members[i].role != DB_VOTER || !p)
+		if (!p)
 			continue;
 		b = peer_frame_begin(p, FRAME_CONFIRM);
 		if (!b)

@@ -14,7 +14,7 @@
 #define TXN_TIMEOUT_MS 30000
 #define READ_TIMEOUT_MS 5000
 #define STALL_MS 15000 /* the log takes no writes */
-#define STALL_STEP_MS 1000 /* a longer time between two ticks is our own pause */
+#define STALL_STEP_MS 1000 /* more between two ticks is our own pause */
 #define FLUSH_ROUNDS 16
 
 /* An idle handle keeps the loop from sleeping. */

@@ -14,6 +14,7 @@ tests_sim_sim_SOURCES = \
 	tests/sim/sim_link.c \
 	tests/sim/sim_load.c \
 	tests/sim/sim_main.c \
+	tests/sim/sim_many.c \
 	tests/sim/sim_net.c \
 	tests/sim/sim_node.c \
 	tests/sim/sim_uv.c

@@ -16,7 +16,7 @@
 #include "base/list.h"
 #include "raftdb/db.h"
 
-#define NODES_MAX 7
+#define NODES_MAX DB_MEMBERS_MAX
 #define MS 1000 /* simulated time is in microseconds */
 #define SEC (INT64_C(1000) * MS)
 
@@ -185,6 +185,7 @@ struct sim {
 	bool cut[NODES_MAX][NODES_MAX]; /* from, to */
 	struct life *cur;
 	uint64_t events, hash;
+	uint64_t joined_ms; /* when all had joined: sim_many.c */
 	/* for the sums */
 	uint64_t n_elections, n_crashes, n_exhausted, n_acked, n_unknown, n_refused, n_reads, n_local,
 		n_snapshots, n_installs, n_changes, n_faults, n_failed_reads,
@@ -203,6 +204,7 @@ void node_stop(struct node *n);
 void node_wipe(struct node *n);
 struct node *node_by_id(uint64_t id);
 struct node *node_by_address(const char *address);
+struct node *node_by_dir(const char *dir);
 struct node *node_serving(void); /* NULL: none says so */
 void life_turn(struct life *l);
 /* An effect that others can see is about to happen; false: we are dead. */
@@ -288,6 +290,11 @@ void disk_free_all(struct disk *d);
 void faults_start(void);
 void faults_heal(void);
 void node_restart_later(struct node *n);
+
+/* sim_many.c: a pool of so many members, in place of faults_start(). */
+void many_shape(struct shape *s, unsigned members);
+void many_start(void);
+void many_end(void);
 
 /* --- the workload: sim_load.c --- */
 

@@ -876,7 +876,7 @@ int raft_uv_init(struct raft_io *io, struct uv_loop_s *loop, const char *dir,
 	void *data = io->data;
 
 	/* "sim/N/raft" */
-	s->node = &sim->nodes[dir[4] - '0'];
+	s->node = node_by_dir(dir);
 	s->disk = &s->node->disk;
 	s->life = sim->cur;
 	s->loop = loop;

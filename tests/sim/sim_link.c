@@ -12,13 +12,16 @@ struct link {
 	struct life *life;
 	struct link_ops ops;
 	struct list conns;
+	struct list dirty; /* conns with frames, in the order of their making */
+	uint64_t made;
 	uv_timer_t timer; /* to be closed by the loop as the real one */
 	void (*close_cb)(void *data);
 	void *close_data;
 };
 
 struct link_conn {
-	struct list in_link;
+	struct list in_link, in_dirty;
+	uint64_t number;
 	struct link *link;
 	struct pipe *pipe;
 	int side;
@@ -51,6 +54,8 @@ static struct link_conn *conn_new(struct link *l, struct pipe *p, int side,
 	c->pipe = p;
 	c->side = side;
 	c->peer = peer;
+	c->number = l->made++;
+	list_init(&c->in_dirty);
 	list_push(&l->conns, &c->in_link);
 	return c;
 }
@@ -58,6 +63,7 @@ static struct link_conn *conn_new(struct link *l, struct pipe *p, int side,
 static void conn_free(struct link_conn *c)
 {
 	list_remove(&c->in_link);
+	list_remove(&c->in_dirty);
 	buf_deinit(&c->out);
 	free(c);
 }
@@ -137,6 +143,7 @@ int link_new(uv_loop_t *loop, const struct link_config *cfg,
 	l->life = sim->cur;
 	l->ops = *ops;
 	list_init(&l->conns);
+	list_init(&l->dirty);
 	l->life->accept[PIPE_LINK] = on_accept;
 	l->life->accept_data[PIPE_LINK] = l;
 	uv_timer_init(loop, &l->timer);
@@ -193,10 +200,22 @@ void link_conn_close(struct link_conn *c)
 	conn_free(c);
 }
 
+static void make_dirty(struct link_conn *c)
+{
+	struct list *at = c->link->dirty.prev;
+
+	while (at != &c->link->dirty &&
+	       list_entry(at, struct link_conn, in_dirty)->number > c->number)
+		at = at->prev;
+	list_push(at->next, &c->in_dirty);
+}
+
 struct buf *link_frame_begin(struct link_conn *c, uint8_t type)
 {
 	if (c->out.len > LINK_QUEUE_MAX)
 		return NULL;
+	if (c->out.len == 0)
+		make_dirty(c);
 	c->frame_at = c->out.len;
 	buf_put_u32(&c->out, 0);
 	buf_put_u8(&c->out, type);
@@ -233,13 +252,12 @@ void link_frame_end(struct link_conn *c)
 
 void link_flush(struct link *l)
 {
-	list_for_each(it, &l->conns) {
-		struct link_conn *c = list_entry(it, struct link_conn, in_link);
-		struct frames *f;
+	while (!list_empty(&l->dirty)) {
+		struct link_conn *c = list_entry(l->dirty.next,
+						 struct link_conn, in_dirty);
+		struct frames *f = xcalloc(1, sizeof *f);
 
-		if (c->out.len == 0)
-			continue;
-		f = xcalloc(1, sizeof *f);
+		list_remove(&c->in_dirty);
 		f->m.free = frames_free;
 		f->m.n = c->out.len;
 		f->b = c->out;

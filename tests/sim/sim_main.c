@@ -16,9 +16,10 @@
 
 static const char usage[] =
 	"usage: sim [--seeds N] [--start S] [--jobs J] [--trace] [--plant NAME]\n"
-	"           [--hash]\n"
+	"           [--hash] [--members M]\n"
 	"Runs the database of a whole pool on simulated time, disk and network,\n"
 	"N seeds from S on. Ends with 1 at the first seed that breaks a rule.\n"
+	"--members M: of a pool of so many (7 to 64), most of which stand by.\n"
 	"--plant NAME builds a mistake in; --plant list tells their names.\n";
 
 static const char *const plants[PLANTS] = {
@@ -40,7 +41,7 @@ static const char *const plants[PLANTS] = {
 };
 
 struct options {
-	uint64_t seeds, start, jobs;
+	uint64_t seeds, start, jobs, members;
 	bool trace, hash;
 	enum plant plant;
 };
@@ -52,15 +53,18 @@ static struct shared {
 	volatile uint64_t next, failed; /* failed: seed + 1 */
 	volatile uint64_t runs, events, faults, crashes, exhausted, elections, acked,
 		unknown, refused, reads, local, failed_reads, snapshots, installs,
-		changes, searches, open_searches, simulated_ms;
+		changes, searches, open_searches, simulated_ms, joined_ms;
 } *shared;
 
 static void tell_repeat(FILE *f)
 {
-	fprintf(f, "seed %llu; repeat: tests/sim/sim --start %llu%s%s --trace\n",
+	fprintf(f, "seed %llu; repeat: tests/sim/sim --start %llu%s%s",
 		(unsigned long long)sim->seed, (unsigned long long)sim->seed,
 		sim->plant ? " --plant " : "",
 		sim->plant ? plants[sim->plant] : "");
+	if (options.members)
+		fprintf(f, " --members %u", sim->n_nodes);
+	fprintf(f, " --trace\n");
 }
 
 _noreturn_ void run_failed(const char *checker, const char *what)
@@ -90,6 +94,8 @@ static void on_abort(int sig)
 }
 
 /* --- the shape of a run --- */
+
+#define FEW_MAX 7u /* members, but for --members */
 
 static unsigned weight_of(unsigned normal)
 {
@@ -125,7 +131,7 @@ static void pick_shape(struct shape *s)
 	s->n_voters = sim_chance(300) ? 5 : 3;
 	s->n_standbys = (unsigned)sim_pick(3);
 	s->n_nodes = MIN(s->n_voters + s->n_standbys + (unsigned)sim_pick(2),
-			 (unsigned)NODES_MAX);
+			 FEW_MAX);
 	s->faults_until = sim_between(6 * SEC, 14 * SEC);
 	s->end = s->faults_until + 60 * SEC;
 	s->election_ms = elections[sim_pick(ARRAY_LEN(elections))];
@@ -182,6 +188,7 @@ static void add_up(void)
 	shared->searches += sim->n_searches;
 	shared->open_searches += sim->n_searches_open;
 	shared->simulated_ms += (uint64_t)(sim->now / MS);
+	shared->joined_ms += sim->joined_ms;
 }
 
 static void run_to_end(void)
@@ -195,6 +202,8 @@ static void run_to_end(void)
 			break;
 	}
 	check_end();
+	if (options.members)
+		many_end();
 	sim_trace("end: %zu transactions", check_history());
 }
 
@@ -207,13 +216,19 @@ static uint64_t run_seed(uint64_t seed)
 	sim = &s;
 	run_core_init(seed);
 	pick_shape(&s.shape);
+	if (options.members)
+		many_shape(&s.shape, (unsigned)options.members);
 	s.n_nodes = s.shape.n_nodes;
 	nodes_init();
 	net_init();
 	check_init();
 	load_start();
-	faults_start();
-	sim_at(s.shape.faults_until, NULL, on_heal, NULL, NULL);
+	if (options.members) {
+		many_start();
+	} else {
+		faults_start();
+		sim_at(s.shape.faults_until, NULL, on_heal, NULL, NULL);
+	}
 	sim_at(CHECK_US, NULL, on_periodic, NULL, NULL);
 	run_to_end();
 	hash = s.hash;
@@ -306,6 +321,10 @@ static bool parse(int argc, char **argv)
 			ok = parse_number(v, &options.start);
 		else if (strcmp(a, "--jobs") == 0)
 			ok = parse_number(v, &options.jobs);
+		else if (strcmp(a, "--members") == 0)
+			ok = parse_number(v, &options.members) &&
+			     options.members >= 7 &&
+			     options.members <= NODES_MAX;
 		else if (strcmp(a, "--plant") == 0)
 			ok = parse_plant(v);
 		else
@@ -347,6 +366,10 @@ static void tell(double took)
 	       N(crashes), N(exhausted), N(elections), N(changes), N(acked), N(unknown),
 	       N(refused), N(reads), N(failed_reads), N(local), N(snapshots), N(installs),
 	       N(searches), N(open_searches));
+	if (options.members)
+		printf("%llu members, with all of the state after %llu simulated ms\n",
+		       (unsigned long long)options.members,
+		       N(joined_ms) / MAX(N(runs), 1ull));
 }
 
 int main(int argc, char **argv)

@@ -236,11 +236,8 @@ static void release(struct pipe_end *e)
 	}
 }
 
-void net_cut(int from, int to, bool cut)
+static void release_all(void)
 {
-	sim->cut[from][to] = cut;
-	if (cut)
-		return;
 	list_for_each(it, &pipes) {
 		struct pipe *p = list_entry(it, struct pipe, in_all);
 
@@ -250,12 +247,17 @@ void net_cut(int from, int to, bool cut)
 	}
 }
 
+void net_cut(int from, int to, bool cut)
+{
+	sim->cut[from][to] = cut;
+	if (!cut)
+		release_all();
+}
+
 void net_heal(void)
 {
-	for (unsigned a = 0; a < sim->n_nodes; a++)
-		for (unsigned b = 0; b < sim->n_nodes; b++)
-			if (sim->cut[a][b])
-				net_cut((int)a, (int)b, false);
+	memset(sim->cut, 0, sizeof sim->cut);
+	release_all();
 }
 
 void net_break(struct node *a, struct node *b)

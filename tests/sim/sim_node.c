@@ -30,9 +30,14 @@ int disk_lock(const char *dir, int *ret_fd)
 	return 0;
 }
 
+struct node *node_by_dir(const char *dir)
+{
+	return &sim->nodes[strtoul(dir + 4, NULL, 10)]; /* "sim/N..." */
+}
+
 static struct disk *disk_of(const char *dir)
 {
-	return &sim->nodes[dir[4] - '0'].disk; /* "sim/N..." */
+	return &node_by_dir(dir)->disk;
 }
 
 bool disk_has_state(const char *raft_dir)

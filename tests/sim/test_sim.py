@@ -67,6 +67,20 @@ class Simulation(unittest.TestCase):
         self.assertNotEqual(sim("--start", 1, "--hash")[1].split()[1],
                             sim("--start", 2, "--hash")[1].split()[1])
 
+    def test_many_members(self):
+        code, out = sim("--members", 64, "--seeds", 2, "--jobs", 2)
+        print(out)
+        self.assertEqual(code, 0, out)
+        joined = re.search(r"64 members, .* after (\d+) simulated ms", out)
+        self.assertGreater(int(joined[1]), 100)
+        self.assertLess(int(joined[1]), 30000)
+        one, two = (sim("--members", 24, "--start", 3, "--hash") for _ in "12")
+        self.assertEqual(one[0], 0, one[1])
+        self.assertEqual(one, two)
+        code, out = sim("--members", 24, "--plant", "diverge")
+        self.assertEqual(code, 1, out)
+        self.assertRegex(out, r"FAILED .*\n.*repeat: .* --members 24 --trace")
+
     def test_all_plants_are_named(self):
         code, out = sim("--plant", "list")
         self.assertEqual(code, 2)

@@ -343,9 +343,11 @@ class BadInput(PoolCase):
             self.assertNotEqual(done.returncode, 0)
             self.assertGreaterEqual(done.returncode, 0, "it was killed by a signal")
             return done.stdout + done.stderr
-        said = second(self.m.dir / "data", f"{self.pool.network}.77")
+        said = second(self.m.dir / "data", self.m.address)
         self.assertIn("in use", said)
         self.assertIn(str(self.m.daemon.pid), said)
+        said = second(self.m.dir / "data", f"{self.pool.network}.77")
+        self.assertIn("folder of the member at " + self.m.address, said)
         said = second(self.pool.dir / "other", self.m.address)
         self.assertIn(self.m.address, said)
         self.assertRegex(said, "in use|listen")
@@ -376,7 +378,7 @@ class BadDisk(PoolCase):
         cls.mount = cls.mount_error = None
         data = cls.pool.members[2].dir / "data"
         data.mkdir()
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m,mode=0700",
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=240m,mode=0700",
                                "xenpool-test", data], capture_output=True, text=True) \
             if os.geteuid() == 0 and shutil.which("mount") else None
         if done and done.returncode == 0:

@@ -4,9 +4,11 @@
 usage: run.py [--list] [--all] [--suite SUITE]... [NAME]...
 
 Suites, in this order: style unit wire sim integration lifecycle clients xenlab.
-xenlab (the real Xen, emulated: many minutes) runs with --all or when it is named;
-its output is shown while it runs. NAME picks programs whose name contains it. Output of a program is shown when it fails and kept in
-BUILD/test-logs/. XENPOOL_BUILD names the build folder (default: build).
+Programs that take half a minute or more run with --all, or when they or their suite
+are named. xenlab (the real Xen, emulated: many minutes) runs when it is named; its
+output is shown while it runs. NAME picks programs whose name contains it. Output of a
+program is shown when it fails and kept in BUILD/test-logs/. XENPOOL_BUILD names the
+build folder (default: build).
 """
 import argparse
 import os
@@ -22,7 +24,9 @@ BUILD = pathlib.Path(os.environ.get("XENPOOL_BUILD", TOP / "build")).resolve()
 PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
 SUITES = ["style", "unit", "wire", "sim", "integration", "lifecycle", "clients",
           "xenlab"]
-SLOW = {"xenlab"}  # part of --all
+NAMED = {"xenlab"}
+SLOW = {"test_sim", "test_bad_folders", "test_disk_faults", "test_failpoints",
+        "test_guest", "test_heal", "test_members", "test_partitions"}
 TIMEOUT = {"style": 60, "unit": 180, "wire": 180, "sim": 1800, "integration": 600,
            "lifecycle": 600, "clients": 600, "xenlab": 5400}
 
@@ -83,7 +87,7 @@ def run(suite, name, command, log):
                                  stderr=subprocess.STDOUT, cwd=BUILD, env=env,
                                  stdin=subprocess.DEVNULL, start_new_session=True)
         try:
-            code = wait(child, TIMEOUT[suite], suite in SLOW and log)
+            code = wait(child, TIMEOUT[suite], suite in NAMED and log)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
@@ -93,6 +97,16 @@ def run(suite, name, command, log):
     return code, time.monotonic() - start, text
 
 
+def is_chosen(args, suite, name):
+    if args.names and not any(n in name for n in args.names):
+        return False
+    if args.suite:
+        return suite in args.suite
+    if suite in NAMED:
+        return bool(args.names)
+    return args.all or bool(args.names) or name not in SLOW
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("names", nargs="*")
@@ -100,10 +114,7 @@ def main():
     ap.add_argument("--suite", action="append", choices=SUITES)
     ap.add_argument("--list", action="store_true")
     args = ap.parse_args()
-    chosen = [p for p in programs()
-              if (p[0] in args.suite if args.suite else
-                  args.all or p[0] not in SLOW)
-              and (not args.names or any(n in p[1] for n in args.names))]
+    chosen = [p for p in programs() if is_chosen(args, *p[:2])]
     if args.list:
         print("\n".join(f"{s:12} {n}" for s, n, _ in chosen))
         return 0

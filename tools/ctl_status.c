@@ -4,19 +4,31 @@
 
 #include "tools/ctl.h"
 
+/* How we are with a member. */
+static const char *link_text(struct json_object *m, bool here)
+{
+	if (here)
+		return "this member";
+	if (!json_object_get_boolean(json_object_object_get(m, "connected")))
+		return "NOT REACHED";
+	if (json_object_get_boolean(json_object_object_get(m, "lost")))
+		return "REBUILDING";
+	return "connected";
+}
+
+/* lag: entries that are committed and that it had not applied when it was last
+ * heard. */
 static void print_member(struct json_object *m, const char *self,
-			 const char *leader)
+			 const char *leader, long long committed)
 {
 	const char *id = ctl_text(m, "id");
-	bool here = !strcmp(id, self);
+	long long lag = committed - (long long)ctl_int(m, "applied_index");
 
-	printf("  %-22s %-8s %-7s %-12s applied %-10s digest %.16s\n",
+	printf("  %-22s %-8s %-7s %-12s applied %-10s lag %-6lld digest %.16s\n",
 	       ctl_text(m, "address"), ctl_text(m, "role"),
 	       !strcmp(id, leader) ? "master" : "",
-	       here ? "this member" :
-	       json_object_get_boolean(json_object_object_get(m, "connected")) ?
-		      "connected" : "NOT REACHED",
-	       ctl_text(m, "applied_index"), ctl_text(m, "digest"));
+	       link_text(m, !strcmp(id, self)), ctl_text(m, "applied_index"),
+	       lag > 0 ? lag : 0, ctl_text(m, "digest"));
 }
 
 static void print_pooldb(struct json_object *o)
@@ -48,7 +60,8 @@ static void print_status(struct json_object *o)
 	puts("members");
 	for (size_t i = 0; i < json_object_array_length(list); i++)
 		print_member(json_object_array_get_idx(list, i),
-			     ctl_text(o, "id"), leader);
+			     ctl_text(o, "id"), leader,
+			     (long long)ctl_int(o, "commit_index"));
 }
 
 int ctl_status(int argc, char **argv)

@@ -113,6 +113,10 @@ class PoolDb(PoolCase):
         other = next(m for m in self.pool.members if m is not victim)
         self.pool.leader()
         c = other.client()
+        c.VM.set_name_description(vm, "without it")
+        said = ctl(other, "status").splitlines()
+        line = next(text for text in said if victim.address in text)
+        self.assertRegex(line, "NOT REACHED .* lag [1-9]")
         self.addCleanup(c.close)
         for i in range(150, 300):
             c.VM.set_name_description(vm, str(i))

@@ -1,19 +1,19 @@
-#include "raftdb/transport.h"
+#include "raftdb/consensus.h"
 
 #include <errno.h>
 #include <limits.h>
+#include <raft/uv.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/failpoint.h"
 #include "base/log.h"
-#include "raftdb/consensus.h"
 #include "raftdb/consensus_send.h"
 #include "raftdb/ioguard.h"
 #include "raftdb/consensus_heap.h"
+#include "raftdb/raftmsg.h"
 
 #define SEGMENT_BYTES (16 * 1024 * 1024)
-#define CONNECT_RETRY_MS 50
 #define DISK_RETRY_MS 200
 #define INSTALL_TIMEOUT_MS 120000
 #define MAX_IN_FLIGHT 8 /* entries to a member that catches up */
@@ -29,7 +29,8 @@ struct consensus {
 	struct ioguard disk;
 	struct sender sender;
 	struct raft_fsm fsm;
-	struct transport transport;
+	struct wire wire;
+	struct raft_uv_transport no_transport;
 	struct consensus_ops ops;
 	uint64_t last_applied; /* seen by our own apply */
 	uint64_t barrier_term; /* newest term of which our barrier was applied */
@@ -208,19 +209,6 @@ static bool is_follower_of(struct raft *r, uint64_t id)
 	       r->follower_state.current_leader.id == id;
 }
 
-/* What the real I/O has left to libraft to free. */
-static void message_free(struct raft_message *m)
-{
-	if (m->type == RAFT_APPEND_ENTRIES) {
-		if (m->append_entries.n_entries > 0)
-			raft_free(m->append_entries.entries[0].batch);
-		raft_free(m->append_entries.entries);
-	} else if (m->type == RAFT_INSTALL_SNAPSHOT) {
-		raft_configuration_close(&m->install_snapshot.conf);
-		raft_free(m->install_snapshot.data.base);
-	}
-}
-
 static raft_term term_of(const struct raft_message *m)
 {
 	switch (m->type) {
@@ -256,7 +244,7 @@ static void on_receive(struct raft_io *io, struct raft_message *m)
 	uint64_t term = raft_current_term(r), leader = 0;
 
 	if (term_of(m) < c->heard_term) {
-		message_free(m);
+		raftmsg_free(m);
 		return;
 	}
 	if (m->type == RAFT_REQUEST_VOTE && raft_state(r) == RAFT_FOLLOWER &&
@@ -306,7 +294,7 @@ static int rank_without(const struct raft *r, uint64_t id)
 	return -1;
 }
 
-void consensus_suspect(struct consensus *c, uint64_t id)
+static void suspect(struct consensus *c, uint64_t id)
 {
 	struct raft *r = &c->raft;
 	int rank = rank_without(r, id);
@@ -327,21 +315,14 @@ void consensus_suspect(struct consensus *c, uint64_t id)
 
 static void transfer_end(struct consensus *c, int error);
 
-static void on_idle(void *data)
-{
-	struct consensus *c = data;
-
-	if (c->close_cb)
-		c->close_cb(c->close_data);
-	free(c);
-}
-
 static void on_raft_closed(struct raft *r)
 {
 	struct consensus *c = container_of(r, struct consensus, raft);
 
 	raft_uv_close(&c->disk.io);
-	transport_when_idle(&c->transport, on_idle, c);
+	if (c->close_cb)
+		c->close_cb(c->close_data);
+	free(c);
 }
 
 void consensus_close(struct consensus *c, void (*cb)(void *data), void *data)
@@ -351,37 +332,64 @@ void consensus_close(struct consensus *c, void (*cb)(void *data), void *data)
 	c->close_cb = cb;
 	c->close_data = data;
 	sender_close(&c->sender);
+	wire_close(&c->wire);
 	if (c->transfer_waits)
 		transfer_end(c, -ECANCELED);
 	raft_close(&c->raft, on_raft_closed);
 }
 
-static void on_connected(void *data, uint64_t id)
-{
-	struct consensus *c = data;
+/* --- the transport that raft_uv has to have: messages take the wire --- */
 
-	sender_connected(&c->sender, id);
+static int no_init(struct raft_uv_transport *t, raft_id id, const char *address)
+{
+	return 0;
 }
 
-static int init(struct consensus *c, uv_loop_t *loop, struct link *link,
+static int no_listen(struct raft_uv_transport *t, raft_uv_accept_cb cb)
+{
+	return 0;
+}
+
+static int no_connect(struct raft_uv_transport *t, struct raft_uv_connect *req,
+		      raft_id id, const char *address, raft_uv_connect_cb cb)
+{
+	return RAFT_NOCONNECTION;
+}
+
+static void no_close(struct raft_uv_transport *t, raft_uv_transport_close_cb cb)
+{
+	cb(t);
+}
+
+static const struct raft_uv_transport no_transport = {
+	.version = 1,
+	.init = no_init,
+	.listen = no_listen,
+	.connect = no_connect,
+	.close = no_close,
+};
+
+/* peers NULL: there is nobody to talk to. */
+static int init(struct consensus *c, uv_loop_t *loop, struct peers *peers,
 		const char *dir, uint64_t id, const char *address)
 {
 	int rv;
 
 	consensus_heap_set();
-	transport_init(&c->transport, loop, link, on_connected, c);
+	c->no_transport = no_transport;
+	wire_init(&c->wire, &c->raft, peers);
 	c->fsm.version = 2;
 	c->fsm.data = c;
 	c->fsm.apply = on_apply;
 	c->fsm.snapshot = on_snapshot;
 	c->fsm.snapshot_finalize = on_snapshot_finalize;
 	c->fsm.restore = on_restore;
-	rv = raft_uv_init(&c->disk.io, loop, dir, &c->transport.uv);
+	rv = raft_uv_init(&c->disk.io, loop, dir, &c->no_transport);
 	if (rv != 0) {
 		log_error("raft log %s: %s", dir, c->disk.io.errmsg);
 		return error_of(rv);
 	}
-	sender_arm(&c->sender, &c->disk.io, &c->raft);
+	sender_arm(&c->sender, &c->disk.io, &c->raft, peers ? &c->wire : NULL);
 	ioguard_arm(&c->disk);
 	watch_votes(c);
 	rv = raft_init(&c->raft, &c->disk.io, &c->fsm, id, address);
@@ -397,7 +405,6 @@ static int init(struct consensus *c, uv_loop_t *loop, struct link *link,
 static void configure(struct consensus *c, const struct consensus_config *cfg)
 {
 	raft_uv_set_segment_size(&c->disk.io, SEGMENT_BYTES);
-	raft_uv_set_connect_retry_delay(&c->disk.io, CONNECT_RETRY_MS);
 	raft_uv_set_disk_retry(&c->disk.io, DISK_RETRY_MS);
 	/* It would drop committed entries behind a damaged one. */
 	raft_uv_set_auto_recovery(&c->disk.io, false);
@@ -420,7 +427,7 @@ int consensus_open(const struct consensus_config *cfg,
 	int r;
 
 	c->ops = *ops;
-	r = init(c, cfg->loop, cfg->link, cfg->dir, cfg->id, cfg->address);
+	r = init(c, cfg->loop, cfg->peers, cfg->dir, cfg->id, cfg->address);
 	if (r < 0) {
 		free(c);
 		return r;
@@ -432,7 +439,6 @@ int consensus_open(const struct consensus_config *cfg,
 	if (r != 0) {
 		log_error("raft log %s: %s: %s", cfg->dir, raft_strerror(r),
 			  raft_errmsg(&c->raft));
-		c->transport.link = NULL;
 		consensus_close(c, NULL, NULL);
 		return error_of(r);
 	}
@@ -538,10 +544,34 @@ out:
 	return r;
 }
 
-void consensus_accept(struct consensus *c, struct link_conn *conn,
-		      const struct db_member *m)
+/* --- what members send --- */
+
+void consensus_on_message(struct consensus *c, const struct peer *from,
+			  struct reader *r)
 {
-	transport_accept(&c->transport, conn, m);
+	struct raft_message m;
+
+	if (wire_on_message(&c->wire, from, r, &m))
+		ioguard_receive(&c->disk, &m);
+}
+
+void consensus_on_part(struct consensus *c, const struct peer *from,
+		       struct reader *r)
+{
+	struct raft_message m;
+
+	if (wire_on_part(&c->wire, from, r, &m))
+		ioguard_receive(&c->disk, &m);
+}
+
+void consensus_peer_changed(struct consensus *c, const struct peer *p)
+{
+	if (p->connected)
+		sender_connected(&c->sender, p->id);
+	if (!p->in)
+		wire_unheard(&c->wire, p->id);
+	if (!p->connected && !p->in)
+		suspect(c, p->id);
 }
 
 /* --- state --- */
@@ -898,6 +928,11 @@ int consensus_transfer(struct consensus *c, uint64_t id, consensus_change_cb cb,
 	c->transfer_until = c->disk.io.time(&c->disk.io) +
 			    c->raft.election_timeout;
 	return 0;
+}
+
+bool consensus_push(struct consensus *c)
+{
+	return wire_turn(&c->wire);
 }
 
 void consensus_turn(struct consensus *c)

@@ -5,13 +5,13 @@
 #ifndef RAFTDB_CONSENSUS_H
 #define RAFTDB_CONSENSUS_H
 
-#include "raftdb/link.h"
+#include "raftdb/peers.h"
 
 struct consensus;
 
 struct consensus_config {
 	uv_loop_t *loop;
-	struct link *link; /* borrowed, outlives the consensus */
+	struct peers *peers; /* borrowed, outlive the consensus */
 	const char *dir;   /* exists; libraft's own */
 	uint64_t id;
 	const char *address;
@@ -61,9 +61,11 @@ int consensus_seed(const char *dir, uint64_t id, const char *address,
 		   uint64_t index, const struct consensus_part *parts,
 		   unsigned n_parts);
 
-/* A LINK_STREAM connection of a member. */
-void consensus_accept(struct consensus *c, struct link_conn *conn,
-		      const struct db_member *m);
+/* FRAME_RAFT and FRAME_RAFT_PART of a member. */
+void consensus_on_message(struct consensus *c, const struct peer *from,
+			  struct reader *r);
+void consensus_on_part(struct consensus *c, const struct peer *from,
+		       struct reader *r);
 
 struct consensus_state {
 	bool available; /* false: libraft gave up (a write failed) */
@@ -84,8 +86,9 @@ uint64_t consensus_match(struct consensus *c, uint64_t id);
 /* On the leader: whom a snapshot is on its way to; 0: nobody. */
 uint64_t consensus_installing(const struct consensus *c);
 
-/* All connections with this member are gone: if it leads, it is likely dead. */
-void consensus_suspect(struct consensus *c, uint64_t id);
+/* A connection with this member came or went. When all have gone and it leads,
+ * it is likely dead. */
+void consensus_peer_changed(struct consensus *c, const struct peer *p);
 
 /* Memory for an entry. */
 void *consensus_alloc(size_t n);
@@ -99,6 +102,9 @@ int consensus_barrier(struct consensus *c);
  * what is committed with the next entry or heartbeat only; this tells those that
  * have everything at once, so that they may apply it. */
 void consensus_turn(struct consensus *c);
+/* Once in a turn of the loop, before the links are flushed. True: another turn is
+ * due at once. */
+bool consensus_push(struct consensus *c);
 /* Asks for a snapshot soon; keeps so many entries (at least 1) behind it. */
 void consensus_snapshot(struct consensus *c, unsigned trailing);
 

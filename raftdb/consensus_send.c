@@ -41,6 +41,13 @@ static struct sender *of(struct raft_io *io)
 	return ((struct raft *)io->data)->data;
 }
 
+static int send_out(struct sender *s, struct raft_io_send *req,
+		    const struct raft_message *m, raft_io_send_cb cb)
+{
+	return s->wire ? wire_send(s->wire, req, m, cb)
+		       : s->real.send(s->io, req, m, cb);
+}
+
 static struct send_peer *find(struct sender *s, uint64_t id)
 {
 	for (unsigned i = 0; i < DB_MEMBERS_MAX; i++)
@@ -193,7 +200,7 @@ static int send_entries(struct sender *s, struct raft_io_send *req,
 	w->id = m.server_id;
 	w->theirs = req;
 	w->cb = cb;
-	rv = s->real.send(s->io, &w->req, &m, on_sent);
+	rv = send_out(s, &w->req, &m, on_sent);
 	if (rv != 0)
 		free(w);
 	return rv;
@@ -294,7 +301,7 @@ static void on_loaded(struct raft_io_snapshot_get *req,
 	log_info("sending the snapshot at index %llu (%zu bytes) to %016llx",
 		 (unsigned long long)snapshot->index, snapshot->bufs[0].len,
 		 (unsigned long long)p->id);
-	if (s->real.send(s->io, &in->send, &m, on_installed) != 0)
+	if (send_out(s, &in->send, &m, on_installed) != 0)
 		install_end(in);
 }
 
@@ -337,7 +344,7 @@ static int do_send(struct raft_io *io, struct raft_io_send *req,
 		return send_entries(s, req, message, cb);
 	if (message->type != RAFT_INSTALL_SNAPSHOT ||
 	    message->install_snapshot.last_index != NO_SNAPSHOT)
-		return s->real.send(io, req, message, cb);
+		return send_out(s, req, message, cb);
 	note_want(s, message);
 	req->cb = cb;
 	later(s, req, cb, NULL);
@@ -352,9 +359,11 @@ static int do_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
 	return 0;
 }
 
-void sender_arm(struct sender *s, struct raft_io *io, struct raft *raft)
+void sender_arm(struct sender *s, struct raft_io *io, struct raft *raft,
+		struct wire *wire)
 {
 	s->raft = raft;
+	s->wire = wire;
 	s->io = io;
 	s->real = *io;
 	list_init(&s->late);

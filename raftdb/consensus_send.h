@@ -17,7 +17,7 @@
 #define RAFTDB_CONSENSUS_SEND_H
 
 #include "base/list.h"
-#include "raftdb/db.h"
+#include "raftdb/consensus_wire.h"
 
 #include <raft.h>
 
@@ -42,6 +42,7 @@ struct sender {
 	struct raft *raft;
 	struct raft_io *io;
 	struct raft_io real; /* its functions, before sender_arm() */
+	struct wire *wire;   /* in place of its send; NULL: none */
 	struct list late;    /* requests to be answered by the next turn */
 	struct send_install *install; /* NULL: none is under way */
 	struct send_peer peers[DB_MEMBERS_MAX];
@@ -49,8 +50,10 @@ struct sender {
 	bool closing;
 };
 
-/* io has been set up, and libraft has not seen it yet. raft->data becomes ours. */
-void sender_arm(struct sender *s, struct raft_io *io, struct raft *raft);
+/* io has been set up, and libraft has not seen it yet. raft->data becomes ours.
+ * What goes out takes the wire, or (NULL) io's own send. */
+void sender_arm(struct sender *s, struct raft_io *io, struct raft *raft,
+		struct wire *wire);
 /* Often, not from inside libraft. */
 void sender_turn(struct sender *s);
 /* A new connection to the member: what went over the old one may be lost. */

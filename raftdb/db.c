@@ -234,6 +234,8 @@ static void db_flush(struct db *db)
 		return;
 	if (db->cb.flushed)
 		db->cb.flushed(db->cb.data);
+	if (consensus_push(db->consensus))
+		db->kicked = true;
 	link_flush(db->link);
 	if (db->kicked)
 		db_kick(db);
@@ -280,6 +282,16 @@ static void on_user(struct db *db, struct peer *from, struct reader *r)
 			       (size_t)(r->end - r->p));
 }
 
+static void on_raft(struct db *db, struct peer *from, struct reader *r)
+{
+	consensus_on_message(db->consensus, from, r);
+}
+
+static void on_raft_part(struct db *db, struct peer *from, struct reader *r)
+{
+	consensus_on_part(db->consensus, from, r);
+}
+
 static void (*const frame_fns[])(struct db *, struct peer *, struct reader *) = {
 	[FRAME_PING] = members_on_ping,
 	[FRAME_FORWARD] = txns_on_forward,
@@ -297,6 +309,8 @@ static void (*const frame_fns[])(struct db *, struct peer *, struct reader *) = 
 	[FRAME_ROW_ASK] = compare_on_row_ask,
 	[FRAME_ROW] = compare_on_row,
 	[FRAME_DIVERGED] = compare_on_diverged,
+	[FRAME_RAFT] = on_raft,
+	[FRAME_RAFT_PART] = on_raft_part,
 };
 
 static void on_frame(void *data, struct peer *from, uint8_t type, const char *p,
@@ -319,8 +333,7 @@ static void on_peer_changed(void *data, struct peer *p)
 	p->pinged_at = 0;
 	if (db->closing || !db->opened)
 		return;
-	if (!p->connected && !p->in)
-		consensus_suspect(db->consensus, p->id);
+	consensus_peer_changed(db->consensus, p);
 	db_kick(db);
 }
 
@@ -331,10 +344,7 @@ static void on_accepted(void *data, struct link_conn *c, enum link_kind kind,
 
 	if (db->closing || !db->opened)
 		return;
-	if (kind == LINK_STREAM)
-		consensus_accept(db->consensus, c, m);
-	else
-		peers_accept(db->peers, c, m);
+	peers_accept(db->peers, c, m);
 }
 
 static const struct db_member *on_trusted(void *data, const char *fingerprint)
@@ -535,7 +545,7 @@ static int open_consensus(struct db *db, const struct db_config *cfg)
 	struct consensus_ops ops = consensus_ops;
 	const struct consensus_config cc = {
 		.loop = db->loop,
-		.link = db->link,
+		.peers = db->peers,
 		.dir = db->raft_dir,
 		.id = db->id,
 		.address = db->address,

@@ -49,12 +49,13 @@ enum db_frame {
 	FRAME_READMIT,   /* number of the loss, term, configuration index */
 	/* See db_compare.h; "bytes" as in base/buf.h. */
 	FRAME_ROWS_ASK,  /* place; 0: from the beginning */
-	FRAME_ROWS,      /* next place or 0, generation, then for each row: bytes
-			    of its ref, stamp, hash lo hi */
+	FRAME_ROWS,      /* next place or 0, generation, rows: bytes ref, stamp, hash */
 	FRAME_ROW_ASK,   /* bytes of a ref */
 	FRAME_ROW,       /* bytes of the ref, bytes of the class's name (none: no
 			    such object), each field: bytes of its name, hash */
 	FRAME_DIVERGED,  /* bytes of an id, bytes of text */
+	FRAME_RAFT,      /* a message of libraft's: raftmsg.h */
+	FRAME_RAFT_PART, /* u8 what (consensus_wire.h), total, offset, bytes */
 };
 
 enum refusal { REFUSED_NOT_LEADER = 1, REFUSED_NO_SPACE, REFUSED_BUSY };
@@ -113,7 +114,6 @@ struct reads {
 /* --- snapshots: raftdb/db_snaps.c --- */
 
 struct snap_work;
-
 struct snaps {
 	unsigned threshold;
 	uint64_t index;        /* of the newest snapshot */

@@ -4,6 +4,7 @@
 
 #include "base/failpoint.h"
 #include "base/log.h"
+#include "raftdb/raftmsg.h"
 
 enum held_kind { HELD_APPEND, HELD_PUT, HELD_SEND };
 
@@ -248,6 +249,14 @@ static void on_recv(struct raft_io *io, struct raft_message *message)
 		g->recv(&g->io, message);
 		break;
 	}
+}
+
+void ioguard_receive(struct ioguard *g, struct raft_message *message)
+{
+	if (g->recv && !g->closing)
+		on_recv(&g->io, message);
+	else
+		raftmsg_free(message);
 }
 
 static int do_start(struct raft_io *io, unsigned ms, raft_io_tick_cb tick,

@@ -55,5 +55,8 @@ struct ioguard {
 
 /* io has been set up, and libraft has not seen it yet. */
 void ioguard_arm(struct ioguard *g);
+/* What has come in another way than over io; its memory is libraft's from here
+ * on. */
+void ioguard_receive(struct ioguard *g, struct raft_message *message);
 
 #endif

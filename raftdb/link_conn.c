@@ -18,7 +18,7 @@
 #include "base/log.h"
 
 #define MAGIC "XPLK"
-#define VERSION 1
+#define VERSION 2
 #define DEAD_MS 3000 /* unacknowledged for so long: the peer is gone */
 
 enum answer {

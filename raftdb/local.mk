@@ -3,6 +3,7 @@ raftdb_libraftdb_a_SOURCES = \
 	raftdb/consensus.c raftdb/consensus.h \
 	raftdb/consensus_heap.c raftdb/consensus_heap.h \
 	raftdb/consensus_send.c raftdb/consensus_send.h \
+	raftdb/consensus_wire.c raftdb/consensus_wire.h \
 	raftdb/db.c raftdb/db.h \
 	raftdb/db_compare.c raftdb/db_compare.h \
 	raftdb/db_disk.c \
@@ -31,7 +32,7 @@ raftdb_libraftdb_a_SOURCES = \
 	raftdb/pooldb_file.c \
 	raftdb/pooldb_history.c \
 	raftdb/pooldb_impl.h \
-	raftdb/pump.c raftdb/pump.h \
+	raftdb/raftmsg.c raftdb/raftmsg.h \
 	raftdb/store.c raftdb/store.h \
 	raftdb/store_apply.c \
 	raftdb/store_check.c raftdb/store_check.h \
@@ -39,6 +40,5 @@ raftdb_libraftdb_a_SOURCES = \
 	raftdb/store_index.c \
 	raftdb/store_relate.c \
 	raftdb/store_view.c \
-	raftdb/transport.c raftdb/transport.h \
 	raftdb/txn.c raftdb/txn.h \
 	raftdb/txn_read.h

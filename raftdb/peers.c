@@ -121,6 +121,11 @@ void peer_frame_end(struct peer *p)
 	link_frame_end(p->out);
 }
 
+size_t peer_queued(const struct peer *p)
+{
+	return link_conn_queued(p->out);
+}
+
 /* --- the peer's connection to us --- */
 
 static void on_in_frame(void *data, uint8_t type, const char *bytes, size_t n)

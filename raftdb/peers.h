@@ -64,5 +64,7 @@ struct peer *peers_next(struct peers *ps, const struct peer *p); /* NULL: first 
 /* NULL: not connected, or too much is waiting. Else append and end. */
 struct buf *peer_frame_begin(struct peer *p, uint8_t type);
 void peer_frame_end(struct peer *p);
+/* Bytes that wait for the network; p is connected. */
+size_t peer_queued(const struct peer *p);
 
 #endif

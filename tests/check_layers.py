@@ -28,7 +28,7 @@ EXTRA = {
 NARROW = {("pool", "xen"): {"xen/protocol.h"}}
 # libraries that stay behind one folder or one file
 LIBRARY = {
-    r"raft(/.*)?\.h": re.compile(r"(raftdb/(consensus|ioguard|transport).*|tests/.*)"),
+    r"raft(/.*)?\.h": re.compile(r"(raftdb/(consensus|ioguard|raftmsg).*|tests/.*)"),
     r"libxl.*|xenstore\.h|xenctrl\.h": re.compile(r"(xen/.*|tests/unit/(fakexen|test_xs_watch)\.c)"),
     r"sqlite3\.h": re.compile(r"(raftdb|tests|tools)/.*"),
     r"openssl/.*": re.compile(r"(rpc|raftdb|tests|tools|pool/role.*|pool/tools.*|xen/xl_tls.*)/?.*"),

@@ -21,6 +21,7 @@ UNIT_TESTS = \
 	tests/unit/test_pool_where \
 	tests/unit/test_pooldb \
 	tests/unit/test_raft_guards \
+	tests/unit/test_raftmsg \
 	tests/unit/test_schema \
 	tests/unit/test_store \
 	tests/unit/test_store_random \
@@ -82,6 +83,8 @@ tests_unit_test_pool_where_SOURCES = tests/unit/test_pool_where.c
 tests_unit_test_pool_where_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_pooldb_SOURCES = tests/unit/test_pooldb.c
 tests_unit_test_pooldb_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_raftmsg_SOURCES = tests/unit/test_raftmsg.c
+tests_unit_test_raftmsg_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_raft_guards_SOURCES = tests/unit/test_raft_guards.c \
 	tests/unit/raft_cluster.c tests/unit/raft_cluster.h tests/raft_requests.h
 tests_unit_test_raft_guards_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)

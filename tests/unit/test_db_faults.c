@@ -235,15 +235,15 @@ static void test_retry_of_the_lost(void **state)
 	assert_all_same(p);
 }
 
-/* Pauses what comes to a member from others' logs; tells its bytes so far. */
-static uint64_t hold_streams(struct node *n, bool hold)
+/* Pauses what comes to a member from others; tells its bytes so far. */
+static uint64_t hold_links(struct node *n, bool hold)
 {
 	uint64_t bytes = 0;
 
 	list_for_each(it, &n->db->link->conns) {
 		struct link_conn *c = list_entry(it, struct link_conn, in_link);
 
-		if (c->kind != LINK_STREAM || c->outgoing)
+		if (c->outgoing)
 			continue;
 		link_conn_pause(c, hold);
 		bytes += BIO_number_read(c->rbio);
@@ -264,22 +264,22 @@ static void test_slow_network_is_not_flooded(void **state)
 	for (int i = 0; i < 3; i++)
 		p->nodes[i].cfg.election_timeout_ms = 5000;
 	pool_start(p, 3);
-	before = hold_streams(&p->nodes[1], true);
-	hold_streams(&p->nodes[2], true);
+	before = hold_links(&p->nodes[1], true);
+	hold_links(&p->nodes[2], true);
 	for (int k = 0; k < 20; k++) {
 		snprintf(ref, sizeof ref, "s%d", k);
 		db_submit(p->nodes[0].db, new_secret(ref, big), on_answer,
 			  &answers[k]);
 	}
 	run_for(p, 700);
-	hold_streams(&p->nodes[2], false);
-	bytes = hold_streams(&p->nodes[1], false);
+	hold_links(&p->nodes[2], false);
+	bytes = hold_links(&p->nodes[1], false);
 	for (int k = 0; k < 20; k++) {
 		wait_for(p, 10000, answers[k].done);
 		assert_int_equal(answers[k].error, 0);
 	}
 	assert_all_same(p);
-	bytes = hold_streams(&p->nodes[1], false) - before;
+	bytes = hold_links(&p->nodes[1], false) - before;
 	print_message("%d KiB of transactions took %d KiB\n", 20 * 300000 / 1024,
 		      (int)(bytes / 1024));
 	assert_in_range(bytes, 20 * 300000, 2 * 20 * 300000);

@@ -12,7 +12,6 @@
 #include <sys/socket.h>
 
 #include "raftdb/link.h"
-#include "raftdb/pump.h"
 #include "tests/unit/db_help.h"
 
 /* One side: a link, and what it saw. */
@@ -26,9 +25,6 @@ struct side {
 	uint64_t sum;
 	char why[160], frame[64];
 	uint8_t frame_type;
-	bool pump;
-	uv_pipe_t *stream;
-	bool pump_gone;
 };
 
 static void on_ready(void *data)
@@ -77,11 +73,6 @@ static const struct link_conn_ops conn_ops = {
 	.closed = on_closed,
 };
 
-static void on_gone(void *data)
-{
-	((struct side *)data)->pump_gone = true;
-}
-
 static void on_accepted(void *data, struct link_conn *c, enum link_kind kind,
 			const struct db_member *m)
 {
@@ -89,12 +80,6 @@ static void on_accepted(void *data, struct link_conn *c, enum link_kind kind,
 
 	s->n_accepted++;
 	s->from = m->id;
-	if (s->pump) {
-		s->stream = xmalloc(sizeof *s->stream);
-		assert_int_equal(pump_new(&s->node->pool->loop, c, s->stream,
-					  on_gone, s), 0);
-		return;
-	}
 	s->accepted = c;
 	link_conn_attach(c, &conn_ops, s);
 }
@@ -243,57 +228,6 @@ static void test_stream_and_pause(void **state)
 	assert_true(w->b.sum == sum);
 	wait_for(w->pool, 1000, w->a.n_drained == 1);
 	assert_int_equal(link_conn_queued(w->a.out), 0);
-}
-
-static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *b)
-{
-	static char space[65536];
-
-	*b = uv_buf_init(space, sizeof space);
-}
-
-static void on_pipe_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
-{
-	struct side *side = s->data;
-
-	if (n > 0)
-		on_bytes(side, b->base, (size_t)n);
-}
-
-static void on_pipe_closed(uv_handle_t *h)
-{
-	free(h);
-}
-
-/* Nobody reads the pump's end: its memory stays bounded, nothing is lost. */
-static void test_pump(void **state)
-{
-	struct world *w = *state;
-	static char chunk[100000];
-	uint64_t sum = 0;
-	size_t sent = 0;
-
-	w->b.pump = true;
-	connected(w, LINK_STREAM);
-	while (link_conn_queued(w->a.out) < 2 * LINK_QUEUE_HIGH &&
-	       sent < 100000000) {
-		for (size_t i = 0; i < sizeof chunk; i++) {
-			chunk[i] = (char)(i * 3 + sent);
-			sum = sum * 31 + (uint8_t)chunk[i];
-		}
-		link_conn_write(w->a.out, chunk, sizeof chunk);
-		sent += sizeof chunk;
-		uv_run(&w->pool->loop, UV_RUN_NOWAIT);
-	}
-	/* socket buffers, the pump's MiB, and no more */
-	assert_true(sent < 30000000);
-	w->b.stream->data = &w->b;
-	uv_read_start((uv_stream_t *)w->b.stream, on_alloc, on_pipe_read);
-	wait_for(w->pool, 5000, w->b.bytes == sent);
-	assert_true(w->b.sum == sum);
-	/* either end's end ends it all */
-	uv_close((uv_handle_t *)w->b.stream, on_pipe_closed);
-	wait_for(w->pool, 5000, w->a.n_closed == 1 && w->b.pump_gone);
 }
 
 static void test_refusals(void **state)
@@ -474,9 +408,9 @@ static void test_bad_greetings(void **state)
 		uint8_t version, kind;
 		uint64_t from, to;
 	} bad[] = {
-		{ "XXXX", 1, 1, a, b }, { "XPLK", 2, 1, a, b },
-		{ "XPLK", 1, 3, a, b }, { "XPLK", 1, 1, b, b },
-		{ "XPLK", 1, 1, a, a }, { "XPLK", 1, 1, 0, b },
+		{ "XXXX", 2, 1, a, b }, { "XPLK", 1, 1, a, b },
+		{ "XPLK", 2, 3, a, b }, { "XPLK", 2, 1, b, b },
+		{ "XPLK", 2, 1, a, a }, { "XPLK", 2, 1, 0, b },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
@@ -503,7 +437,7 @@ static void test_bad_frames(void **state)
 		struct tls t;
 
 		tls_dial(&t, w, w->a.node, w->b.node);
-		put_preamble(&p, "XPLK", 1, LINK_MESSAGES, w->a.node->me.id,
+		put_preamble(&p, "XPLK", 2, LINK_MESSAGES, w->a.node->me.id,
 			     w->b.node->me.id);
 		buf_put_u32(&p, lengths[i]);
 		buf_put_u8(&p, 1);
@@ -524,7 +458,7 @@ static void test_slow_peer(void **state)
 	struct tls t;
 
 	tls_dial(&t, w, w->a.node, w->b.node);
-	put_preamble(&p, "XPLK", 1, LINK_MESSAGES, w->a.node->me.id,
+	put_preamble(&p, "XPLK", 2, LINK_MESSAGES, w->a.node->me.id,
 		     w->b.node->me.id);
 	buf_put_u32(&p, 4);
 	buf_put_u8(&p, 5);
@@ -561,7 +495,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_frames),
 		T(test_stream_and_pause),
-		T(test_pump),
 		T(test_refusals),
 		T(test_trust_ends),
 		T(test_garbage),

@@ -497,6 +497,74 @@ static void test_snapshot_install(void **state)
 		assert_stored(&p->nodes[i]);
 }
 
+/* Hardly to be made smaller. */
+static char *noise(size_t n, unsigned seed)
+{
+	char *p = xmalloc(n + 1);
+
+	for (size_t i = 0; i < n; i++) {
+		seed = seed * 1664525 + 1013904223;
+		p[i] = (char)('0' + (seed >> 24) % 64);
+	}
+	p[n] = 0;
+	return p;
+}
+
+/* Bytes that to has got of from over the connection that it reads. */
+static uint64_t heard(struct node *to, struct node *from)
+{
+	struct peer *p = peers_get(to->db->peers, from->cfg.id);
+
+	return p && p->in ? BIO_number_read(p->in->rbio) : 0;
+}
+
+static bool reloaded(struct node *n, struct node *from, size_t *peak)
+{
+	struct peer *p = peers_get(from->db->peers, n->cfg.id);
+
+	if (p && p->connected)
+		*peak = MAX(*peak, link_conn_queued(p->out));
+	return n->n_reloaded > 0;
+}
+
+/* It goes in pieces that do not pile up, also when the connection breaks between
+ * them, and meanwhile all goes on. */
+static void test_large_snapshot(void **state)
+{
+	struct pool *p = *state;
+	struct node *away = &p->nodes[2], *l = &p->nodes[0];
+	size_t peak = 0;
+	char ref[16];
+
+	for (int i = 0; i < 3; i++)
+		p->nodes[i].cfg.snapshot_threshold = 32;
+	pool_start(p, 3);
+	node_close(away);
+	for (unsigned i = 0; i < 24; i++) {
+		_cleanup_(freep) char *big = noise(600000, i);
+
+		snprintf(ref, sizeof ref, "n%u", i);
+		submit_ok(l, new_secret(ref, big));
+	}
+	fill(l, 0, 100);
+	wait_for(p, 10000, status_of(l).snapshot_index > 100);
+	l = serving_node(p);
+	assert_non_null(l);
+	assert_int_equal(node_try_open(away), 0);
+	wait_for(p, 10000, heard(away, l) > 2000000);
+	assert_int_equal(away->n_reloaded, 0);
+	log_set_level(-1);
+	conn_fail(peers_get(l->db->peers, away->cfg.id)->out, "by the test");
+	run_for(p, 20);
+	assert_int_equal(away->n_reloaded, 0);
+	submit_ok(l, new_secret("meanwhile", "1"));
+	wait_for(p, 20000, reloaded(away, l, &peak));
+	assert_in_range(peak, 0, 3 * LINK_QUEUE_HIGH);
+	assert_int_equal(read_barrier(away), 0);
+	assert_all_same(p);
+	assert_non_null(secret_of(away, "meanwhile"));
+}
+
 /* Submitted before the snapshot arrives, applied in what it covers. */
 static void test_snapshot_completes_pending(void **state)
 {
@@ -686,6 +754,7 @@ int main(void)
 		T(test_close_from_a_callback),
 		T(test_snapshot_and_restart),
 		T(test_snapshot_install),
+		T(test_large_snapshot),
 		T(test_snapshot_completes_pending),
 		T(test_stranger_is_refused),
 		T(test_torn_open_segment),

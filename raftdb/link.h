@@ -1,6 +1,6 @@
 /* Host-to-host connections: TCP with mutual TLS, on the core's loop. A member
  * listens on one port for two kinds of connection: messages (frames) and
- * streams (bytes, for libraft). A peer is who its certificate says: its SHA-256
+ * streams (bytes). A peer is who its certificate says: its SHA-256
  * fingerprint must be known; there is no certificate authority.
  *
  * On the wire, inside TLS (1.3, at least 1.2; both sides show certificates):

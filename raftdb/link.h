@@ -1,12 +1,11 @@
 /* Host-to-host connections: TCP with mutual TLS, on the core's loop. A member
- * listens on one port for two kinds of connection: messages (frames) and
- * streams (bytes). A peer is who its certificate says: its SHA-256
+ * listens on one port. A peer is who its certificate says: its SHA-256
  * fingerprint must be known; there is no certificate authority.
  *
  * On the wire, inside TLS (1.3, at least 1.2; both sides show certificates):
  *	connector: "XPLK" u8 version, u8 kind, u64 own id, u64 id it wants
  *	acceptor:  "XPLK" u8 version, u8 status, u64 own id
- * then either raw bytes, or frames: u32 length of the rest, u8 type, payload.
+ * then frames: u32 length of the rest, u8 type, payload.
  */
 #ifndef RAFTDB_LINK_H
 #define RAFTDB_LINK_H
@@ -20,13 +19,13 @@
 struct link;
 struct link_conn;
 
-enum link_kind { LINK_MESSAGES = 1, LINK_STREAM = 2 };
+enum link_kind { LINK_MESSAGES = 1 };
 
 #define LINK_FRAME_MAX (1024 * 1024 + 4096) /* payload of a frame */
 #define LINK_HANDSHAKE_MS 5000
 #define LINK_STRANGERS_MAX 64 /* accepted, not yet authenticated */
 #define LINK_QUEUE_MAX (16 * 1024 * 1024) /* bytes waiting in a connection */
-#define LINK_QUEUE_HIGH (1024 * 1024) /* a stream's reader should pause */
+#define LINK_QUEUE_HIGH (1024 * 1024) /* memory above this is not kept */
 
 struct link_config {
 	const char *address; /* "127.0.0.1:8444" or "[::1]:8444"; copied */
@@ -45,16 +44,13 @@ struct link_ops {
 };
 
 /* Where a connection reports: from the loop, never from inside a call of the
- * connection's own functions (but link_conn_pause(c, false) may give bytes), and
+ * connection's own functions (but link_conn_pause(c, false) may give frames), and
  * no more after closed or link_conn_close(). */
 struct link_conn_ops {
 	void (*ready)(void *data); /* connector: the peer accepted us */
 	/* Connector: for the peer we are no member; closed() follows. */
 	void (*stranger)(void *data);
 	void (*frame)(void *data, uint8_t type, const char *p, size_t n);
-	void (*bytes)(void *data, const char *p, size_t n);
-	/* The queue was over LINK_QUEUE_HIGH and is now under half of it. */
-	void (*drained)(void *data);
 	/* Lost or refused; the connection is gone after this. */
 	void (*closed)(void *data, const char *why);
 };
@@ -83,8 +79,6 @@ void link_frame_end(struct link_conn *c);
 /* Sends the frames of all connections. */
 void link_flush(struct link *l);
 
-/* Stream: encrypts and sends at once. */
-void link_conn_write(struct link_conn *c, const char *p, size_t n);
 /* Bytes waiting to go out. */
 size_t link_conn_queued(const struct link_conn *c);
 /* Stops and restarts reading (backpressure). */

@@ -1,4 +1,4 @@
-/* One connection: TCP bytes <-> TLS <-> preamble, frames, raw bytes.
+/* One connection: TCP bytes <-> TLS <-> preamble, frames.
  *
  * Happy path: uv_read -> rbio -> SSL_read -> on_plain; SSL_write -> wbio ->
  * uv_try_write, and what the kernel does not take at once goes to uv_write.
@@ -118,13 +118,8 @@ static void on_written(uv_write_t *req, int status)
 	free(w);
 	if (c->state == CONN_CLOSED)
 		return;
-	if (status < 0) {
+	if (status < 0)
 		conn_fail(c, "%s", uv_strerror(status));
-	} else if (c->choked && c->queued < LINK_QUEUE_HIGH / 2) {
-		c->choked = false;
-		if (c->ops && c->ops->drained)
-			c->ops->drained(c->data);
-	}
 }
 
 static bool write_cipher(struct link_conn *c, const char *p, size_t n)
@@ -149,8 +144,6 @@ static bool write_cipher(struct link_conn *c, const char *p, size_t n)
 		r = uv_write(&w->req, (uv_stream_t *)&c->tcp, &b, 1, on_written);
 		if (r == 0) {
 			c->queued += n;
-			if (c->queued > LINK_QUEUE_HIGH)
-				c->choked = true;
 			return true;
 		}
 		free(w);
@@ -202,7 +195,7 @@ void conn_flush(struct link_conn *c)
 
 struct buf *link_frame_begin(struct link_conn *c, uint8_t type)
 {
-	xassert(!c->framing && c->kind == LINK_MESSAGES);
+	xassert(!c->framing);
 	if (c->state != CONN_READY || link_conn_queued(c) > LINK_QUEUE_MAX)
 		return NULL;
 	c->framing = true;
@@ -222,12 +215,6 @@ void link_frame_end(struct link_conn *c)
 	c->framing = false;
 	list_remove(&c->in_dirty);
 	list_push(&c->link->dirty, &c->in_dirty);
-}
-
-void link_conn_write(struct link_conn *c, const char *p, size_t n)
-{
-	if (c->state == CONN_READY)
-		write_plain(c, p, n);
 }
 
 /* --- in --- */
@@ -324,7 +311,7 @@ static void on_preamble(struct link_conn *c)
 		a = ANSWER_VERSION;
 	else if (from != m->id || to != c->link->id)
 		a = ANSWER_WRONG_ID;
-	else if (kind != LINK_MESSAGES && kind != LINK_STREAM)
+	else if (kind != LINK_MESSAGES)
 		a = ANSWER_KIND;
 	send_answer(c, a);
 	if (a != ANSWER_OK) {
@@ -366,11 +353,6 @@ static void on_answer(struct link_conn *c)
 
 static void on_plain(struct link_conn *c, const char *p, size_t n)
 {
-	if (c->state == CONN_READY && c->kind == LINK_STREAM) {
-		if (c->ops)
-			c->ops->bytes(c->data, p, n);
-		return;
-	}
 	buf_append(&c->in, p, n);
 	if (c->state == CONN_PREAMBLE) {
 		if (c->in.len < (size_t)(c->outgoing ? LINK_ANSWER_LEN
@@ -380,11 +362,6 @@ static void on_plain(struct link_conn *c, const char *p, size_t n)
 			on_answer(c);
 		else
 			on_preamble(c);
-		if (c->state == CONN_READY && c->kind == LINK_STREAM &&
-		    c->in.len > 0 && c->ops) {
-			c->ops->bytes(c->data, c->in.data, c->in.len);
-			c->in.len = 0;
-		}
 	}
 }
 
@@ -444,7 +421,7 @@ static void progress(struct link_conn *c)
 			conn_fail(c, "TLS connection ended by the peer");
 		break;
 	}
-	if (c->state == CONN_READY && c->kind == LINK_MESSAGES)
+	if (c->state == CONN_READY)
 		handle_frames(c);
 	push_out(c);
 }

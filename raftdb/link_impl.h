@@ -48,7 +48,7 @@ struct link_conn {
 	BIO *rbio, *wbio; /* the ssl's */
 	enum conn_state state;
 	enum link_kind kind;
-	bool outgoing, stranger, reading, paused, choked, framing;
+	bool outgoing, stranger, reading, paused, framing;
 	uint64_t peer_id;
 	char fingerprint[65];
 	char address[64]; /* of the other side, for the log */

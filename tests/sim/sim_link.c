@@ -271,12 +271,6 @@ int link_parse_address(const char *address, struct sockaddr_storage *ret)
 	return node_by_address(address) ? 0 : -EINVAL;
 }
 
-/* Streams are libraft's, whose I/O is sim_io.c. */
-void link_conn_write(struct link_conn *c, const char *p, size_t n)
-{
-	xassert(!"a stream");
-}
-
 size_t link_conn_queued(const struct link_conn *c)
 {
 	return 0;

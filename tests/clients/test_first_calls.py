@@ -11,7 +11,7 @@ import unittest
 import xmlrpc.client
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
-from harness import NULL, PoolCase, template, unverified, wait_for  # noqa: E402
+from harness import NULL, PoolCase, template, tls_context, wait_for  # noqa: E402
 
 REF = re.compile(r"OpaqueRef:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 DATE = re.compile(r"\d{8}T\d\d:\d\d:\d\dZ")
@@ -24,7 +24,7 @@ class Wire:
         self.test, self.headers, self.id = test, dict(headers), 0
         self.conn = http.client.HTTPSConnection(
             member.address, member.pool.https_port, timeout=60,
-            context=unverified())
+            context=tls_context())
         test.addCleanup(self.conn.close)
 
     def post(self, path, body, content_type):

@@ -7,7 +7,7 @@ import unittest
 import xmlrpc.client
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
-from harness import NULL, TOP, PoolCase, say, unverified, wait_for  # noqa: E402
+from harness import NULL, TOP, PoolCase, say, tls_context, wait_for  # noqa: E402
 
 SOURCE = "/usr/share/fence/XenAPI.py"
 
@@ -50,7 +50,7 @@ class XenApiPy(PoolCase):
 
     def session(self, m, tls=False):
         if tls:
-            transport = xmlrpc.client.SafeTransport(context=unverified())
+            transport = xmlrpc.client.SafeTransport(context=tls_context())
             s = self.api.Session(f"https://{m.address}:{self.pool.https_port}",
                                  transport=transport)
         else:

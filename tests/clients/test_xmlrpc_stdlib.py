@@ -8,7 +8,7 @@ import unittest
 import xmlrpc.client
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
-from harness import PoolCase, unverified  # noqa: E402
+from harness import PoolCase, tls_context  # noqa: E402
 
 
 class Stdlib(PoolCase):
@@ -22,7 +22,7 @@ class Stdlib(PoolCase):
                     (f"http://{m.address}:{self.pool.http_port}", {}),
                     (f"http://{m.address}:{self.pool.http_port}/any/path", {}),
                     (f"https://{m.address}:{self.pool.https_port}/",
-                     {"context": unverified()})):
+                     {"context": tls_context()})):
                 with xmlrpc.client.ServerProxy(url, use_builtin_types=True,
                                                **options) as x:
                     s = self.value(x.session.login_with_password("root", self.pool.password))

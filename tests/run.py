@@ -4,11 +4,11 @@
 usage: run.py [--list] [--all] [--suite SUITE]... [NAME]...
 
 Suites, in this order: style unit wire sim integration lifecycle clients xenlab.
-Programs that take half a minute or more run with --all, or when they or their suite
-are named. xenlab (the real Xen, emulated: many minutes) runs when it is named; its
-output is shown while it runs. NAME picks programs whose name contains it. Output of a
-program is shown when it fails and kept in BUILD/test-logs/. XENPOOL_BUILD names the
-build folder (default: build).
+Programs that take long run with --all, or when they or their suite are named: the
+others together take less than five minutes on two cores. xenlab (the real Xen,
+emulated: many minutes) runs when it is named; its output is shown while it runs.
+NAME picks programs whose name contains it. Output of a program is shown when it fails
+and kept in BUILD/test-logs/. XENPOOL_BUILD names the build folder (default: build).
 """
 import argparse
 import os
@@ -25,8 +25,10 @@ PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.execu
 SUITES = ["style", "unit", "wire", "sim", "integration", "lifecycle", "clients",
           "xenlab"]
 NAMED = {"xenlab"}
-SLOW = {"test_sim", "test_bad_folders", "test_disk_faults", "test_failpoints",
-        "test_guest", "test_heal", "test_members", "test_partitions"}
+SLOW = {"test_sim", "test_backup", "test_bad_folders", "test_bad_input",
+        "test_disk_faults", "test_events", "test_failpoints", "test_guest",
+        "test_heal", "test_jobs", "test_local_reads", "test_members",
+        "test_partitions", "test_xen_api"}
 TIMEOUT = {"style": 60, "unit": 180, "wire": 180, "sim": 1800, "integration": 600,
            "lifecycle": 600, "clients": 600, "xenlab": 5400}
 

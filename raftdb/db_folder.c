@@ -9,7 +9,6 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "raftdb/db_impl.h"

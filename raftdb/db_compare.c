@@ -12,7 +12,7 @@
 
 #define FRESH_MS 2000    /* who was not heard for so long does not count */
 #define PATIENCE_MS 5000 /* with the comparison: then without the names */
-#define VIEW_MS 10000    /* kept for who compares */
+#define VIEW_MS PATIENCE_MS /* kept for who compares */
 #define ROWS_BYTES (128 * 1024) /* of a ROWS frame */
 #define TEXT_MAX (16 * 1024)
 #define SCRUB_ROWS 512   /* a tick */
@@ -115,12 +115,18 @@ static void forget_found(struct compare *c)
 	buf_deinit(&c->text);
 }
 
+static void drop_view(struct compare *c)
+{
+	if (c->view)
+		store_view_free(c->view);
+	c->view = NULL;
+}
+
 void compare_deinit(struct compare *c)
 {
 	forget_seen(c);
 	forget_found(c);
-	if (c->view)
-		store_view_free(c->view);
+	drop_view(c);
 }
 
 static bool ask_rows(struct db *db, uint64_t cursor)
@@ -355,8 +361,7 @@ static void keep_view(struct db *db, uint64_t asker, int64_t now)
 {
 	struct compare *c = &db->compare;
 
-	if (c->view)
-		store_view_free(c->view);
+	drop_view(c);
 	c->view = store_view_new(db->store);
 	c->asker = asker;
 	c->view_at = now;
@@ -394,6 +399,8 @@ void compare_on_rows_ask(struct db *db, struct peer *from, struct reader *r)
 	}
 	for (int i = 0; at < c->view->n_rows && i < 8; i++)
 		b->data[next_at + (size_t)i] = (char)(at >> (8 * i));
+	if (at == c->view->n_rows)
+		drop_view(c); /* the next one may ask */
 	peer_frame_end(from);
 }
 
@@ -563,10 +570,8 @@ void compare_tick(struct db *db, int64_t now)
 {
 	struct compare *c = &db->compare;
 
-	if (c->view && now > c->view_at + VIEW_MS) {
-		store_view_free(c->view);
-		c->view = NULL;
-	}
+	if (c->view && now > c->view_at + VIEW_MS)
+		drop_view(c);
 	judge(db, now);
 	scrub(db, now);
 	if (c->phase == COMPARE_TOLD && c->odd) {

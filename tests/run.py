@@ -11,6 +11,7 @@ NAME picks programs whose name contains it. Output of a program is shown when it
 and kept in BUILD/test-logs/. XENPOOL_BUILD names the build folder (default: build).
 """
 import argparse
+import contextlib
 import os
 import pathlib
 import re
@@ -79,8 +80,27 @@ def wait(child, timeout, log):
             time.sleep(0.5)
 
 
+def stop(child):
+    """Ends a program that hangs. One in Python says where, as it does on a signal."""
+    child.send_signal(signal.SIGABRT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(5)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def report(text):
+    """What to show of a failed program: what unittest says of the failures, which
+    comes after the members' logs, first of all; then the end of the rest."""
+    rest, line, failures = text.partition("\n" + "=" * 70 + "\n")
+    shown = failures.splitlines()[-60:] if line else []
+    return shown + rest.splitlines()[-(80 - len(shown)):]
+
+
 def run(suite, name, command, log):
     env = dict(os.environ, XENPOOL_BUILD=str(BUILD), XENPOOL_TOP=str(TOP),
+               PYTHONFAULTHANDLER="1",
                ASAN_OPTIONS="detect_leaks=1:abort_on_error=0",
                UBSAN_OPTIONS="print_stacktrace=1")
     start = time.monotonic()
@@ -91,8 +111,7 @@ def run(suite, name, command, log):
         try:
             code = wait(child, TIMEOUT[suite], suite in NAMED and log)
         except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+            stop(child)
             code = -9
             out.write(f"\nkilled after {TIMEOUT[suite]} s\n".encode())
     text = log.read_text(errors="replace")
@@ -133,7 +152,7 @@ def main():
               f"{result[0]:5} passed {seconds:7.1f} s", flush=True)
         if not good:
             failures.append(f"{suite}/{name}")
-            print("\n".join("    | " + l for l in text.splitlines()[-60:]), flush=True)
+            print("\n".join("    | " + l for l in report(text)), flush=True)
     if failures:
         print("failed: " + " ".join(failures) + f" (whole output in {logs})")
     skipped = f", {total[2]} skipped" if total[2] else ""

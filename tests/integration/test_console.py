@@ -4,7 +4,9 @@ import base64
 import contextlib
 import os
 import pathlib
+import queue
 import re
+import select
 import socket
 import struct
 import subprocess
@@ -124,32 +126,46 @@ class Viewer:
         self.process = subprocess.Popen(
             [BUILD / "tests/console/rfb_view", path], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, text=True, bufsize=1)
-        self.ready = self.process.stdout.readline().strip()
+        self.said = queue.Queue()
+        self.reader = threading.Thread(target=self.listen, daemon=True)
+        self.reader.start()
+        self.ready = self.answer()
 
     def bridge(self):
+        """One thread for both ways: a TLS connection is not for two at a time."""
         near, _ = self.listener.accept()
         far = self.stream.sock
-        offer = self.stream.exactly(12)
-        near.sendall(b"RFB 003.003\n" if self.version == 3 else offer)
+        with near, contextlib.suppress(OSError, ValueError):
+            offer = self.stream.exactly(12)
+            near.sendall((b"RFB 003.003\n" if self.version == 3 else offer) +
+                         self.stream.got)
+            ways = {near: far, far: near}
+            while True:
+                for ready in select.select(list(ways), [], [], 60)[0]:
+                    data = ready.recv(65536)
+                    if not data:
+                        return
+                    while ready is far and far.pending():
+                        data += far.recv(65536)
+                    ways[ready].sendall(data)
 
-        def copy():
-            with contextlib.suppress(OSError):
-                while data := near.recv(65536):
-                    far.sendall(data)
-        threading.Thread(target=copy, daemon=True).start()
-        with contextlib.suppress(OSError, ValueError):
-            near.sendall(self.stream.got)
-            far.settimeout(60)
-            while data := far.recv(65536):
-                near.sendall(data)
-        near.close()
+    def listen(self):
+        for line in self.process.stdout:
+            self.said.put(line.rstrip("\n"))
+
+    def answer(self, timeout=60):
+        """The next line that the viewer says."""
+        try:
+            return self.said.get(timeout=timeout)
+        except queue.Empty:
+            raise AssertionError("the viewer says nothing") from None
 
     def tell(self, line):
         self.process.stdin.write(line + "\n")
 
     def ask(self, line, answers=1):
         self.tell(line)
-        return [self.process.stdout.readline().rstrip("\n") for _ in range(answers)]
+        return [self.answer() for _ in range(answers)]
 
     def wait(self, text):
         if self.ask(f"wait {text}") != ["ok"]:
@@ -166,6 +182,7 @@ class Viewer:
         with contextlib.suppress(OSError):
             self.process.stdin.close()
         self.process.wait(20)
+        self.reader.join(20)
         self.process.stdout.close()
         self.listener.close()
         self.stream.sock.close()

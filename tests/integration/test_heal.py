@@ -222,6 +222,13 @@ class Diverged(PoolCase):
         self.pool.wait_formed()
         self.pool.wait_converged()
 
+    def test_5_one_after_the_other(self):
+        """They ask the same member about its rows, which must not mind."""
+        for m in self.pool.members:
+            (m.dir / "data" / "rebuilt").unlink(missing_ok=True)  # or too soon
+            watcher = next(x for x in self.pool.members if x is not m)
+            self.assert_healed(m, 1, watcher)
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)

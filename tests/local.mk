@@ -22,6 +22,7 @@ UNIT_TESTS = \
 	tests/unit/test_pooldb \
 	tests/unit/test_raft_guards \
 	tests/unit/test_raftmsg \
+	tests/unit/test_sandbox \
 	tests/unit/test_schema \
 	tests/unit/test_store \
 	tests/unit/test_store_random \
@@ -88,6 +89,8 @@ tests_unit_test_raftmsg_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_raft_guards_SOURCES = tests/unit/test_raft_guards.c \
 	tests/unit/raft_cluster.c tests/unit/raft_cluster.h tests/raft_requests.h
 tests_unit_test_raft_guards_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_sandbox_SOURCES = tests/unit/test_sandbox.c
+tests_unit_test_sandbox_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_schema_SOURCES = tests/unit/test_schema.c
 tests_unit_test_schema_LDADD = $(SCHEMA) $(SCHEMA_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_store_SOURCES = tests/unit/test_store.c

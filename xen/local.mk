@@ -17,6 +17,7 @@ xen_libexecutor_a_SOURCES = \
 	xen/guests.c xen/guests.h \
 	xen/host_facts.c xen/host_facts.h \
 	xen/jobs.c xen/jobs.h \
+	xen/sandbox.c xen/sandbox.h \
 	xen/sim.c xen/sim.h \
 	xen/sim_console.c \
 	xen/sim_files.c \
@@ -58,12 +59,11 @@ xenpool_executor_LDADD = $(EXECUTOR) $(XEN_LIBS)
 # One text console for its viewers, in a sandbox.
 sbin_PROGRAMS += xenpool-vncterm
 xenpool_vncterm_SOURCES = \
-	xen/sandbox.c xen/sandbox.h \
 	xen/vncterm.h \
 	xen/vncterm_font.c \
 	xen/vncterm_main.c \
 	xen/vncterm_raw.c \
 	xen/vncterm_rfb.c \
 	xen/vncterm_screen.c
-xenpool_vncterm_LDADD = $(BASE) $(VNC_LIBS) $(VTERM_LIBS) $(SECCOMP_LIBS) \
+xenpool_vncterm_LDADD = xen/libexecutor.a $(BASE) $(VNC_LIBS) $(VTERM_LIBS) $(SECCOMP_LIBS) \
 	$(BASE_LIBS)

@@ -73,7 +73,9 @@ static int set_limits(const struct sandbox *s)
 		int what;
 		rlim_t most;
 	} limits[] = {
+#ifndef __SANITIZE_ADDRESS__ /* its shadow would not fit */
 		{ RLIMIT_AS, s->memory },
+#endif
 		{ RLIMIT_CORE, 0 },
 		{ RLIMIT_NOFILE, s->files },
 	};
@@ -160,6 +162,8 @@ static int filter_calls(void)
 	scmp_filter_ctx f = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	int r = f ? add_rules(f) : -ENOMEM;
 
+	if (r == 0) /* of all threads, together with no_new_privs */
+		r = seccomp_attr_set(f, SCMP_FLTATR_CTL_TSYNC, 1);
 	if (r == 0)
 		r = seccomp_load(f);
 	if (f)

@@ -10,12 +10,13 @@
 struct sandbox {
 	const char *root; /* folder to be locked into; NULL: none. Root only */
 	const char *user; /* name or number to become; NULL: none. Root only */
-	uint64_t memory;  /* bytes of address space */
+	uint64_t memory;  /* bytes of address space; not with a sanitizer */
 	unsigned files;
 };
 
-/* It ends with the thread that started it, too. Before any thread is made; for ever. What is open stays open. Negative errno
- * and a log line: the process must end then. */
+/* For all threads that there are, and for ever. What is open stays open. It ends
+ * with the thread that started it, too. Negative errno and a log line: the
+ * process must end then. */
 int sandbox_enter(const struct sandbox *s);
 
 #endif

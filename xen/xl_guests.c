@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -46,14 +47,19 @@ static bool reader_turn(struct xl *x, char *room)
 	return !f[1].revents && take_packet(x, room);
 }
 
+/* Its root folder is one that is and stays empty. */
 static int reader_begin(struct xl *x)
 {
-	int r = xl_process_start(&x->guests.process, "guests", "");
+	_cleanup_(freep) char *root = xasprintf("%s/empty", x->dir);
+	int r = mkdir(root, 0555) < 0 && errno != EEXIST ? -errno : 0;
 
+	if (r == 0)
+		r = xl_process_start(&x->guests.process, "guests", "");
 	if (r < 0)
 		return r;
 	return xl_process_send(x->guests.process.fd,
 			       value_struct_of("op", value_stringz("guests"),
+					       "root", value_stringz(root),
 					       NULL), NULL, 0);
 }
 

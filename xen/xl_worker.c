@@ -247,7 +247,9 @@ int xl_worker_main(void)
 	if (!strcmp(w.op, "watch"))
 		return xl_watch_main(w.socket);
 	if (!strcmp(w.op, "guests"))
-		return xs_watch_main(w.socket, "nobody");
+		return xs_watch_main(w.socket,
+				     value_get_str(w.request, "root"),
+				     "nobody");
 	if (run(&w) != 0 && !w.error)
 		xl_fail(&w, "INTERNAL_ERROR", "failed without a reason");
 	tell_done(&w);

@@ -1,16 +1,11 @@
 #include "xen/xs_watch.h"
 
 #include <errno.h>
-#include <grp.h>
 #include <limits.h>
 #include <malloc.h>
 #include <poll.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 #include <xenstore.h>
 
@@ -20,10 +15,12 @@
 #include "base/text.h"
 #include "xen/guest_pace.h"
 #include "xen/guests.h"
+#include "xen/sandbox.h"
 #include "xen/xl_process.h"
 
 /* Beyond what the process has when it begins. */
 #define MEMORY_LIMIT (48u << 20)
+#define MAX_FILES 16
 /* Notices taken before a guest is looked at. */
 #define BURST 256
 /* A domain whose VM is not written down yet is looked for again. */
@@ -315,44 +312,19 @@ static uint64_t address_space(void)
 	return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-static int become(const char *user)
+/* libxenstore has its thread by now, and what that needs beyond the room it has
+ * is the limit. */
+static int confine(const char *root, const char *user)
 {
-	struct passwd *pw = user && geteuid() == 0 ? getpwnam(user) : NULL;
+	struct sandbox box = {
+		.root = root, .user = user, .files = MAX_FILES,
+		.memory = address_space() + MEMORY_LIMIT,
+	};
 
-	if (pw && (setgroups(0, NULL) < 0 || setgid(pw->pw_gid) < 0 ||
-		   setuid(pw->pw_uid) < 0))
-		return -errno;
-	if (user && geteuid() == 0)
-		log_warn("there is no user %s: guests are read as root", user);
-	return 0;
+	return sandbox_enter(&box);
 }
 
-/* Nothing can be gained from here on, and the executor's end is ours. */
-static int confine(const char *user)
-{
-	struct rlimit none = { 0, 0 };
-	struct rlimit memory = { address_space() + MEMORY_LIMIT,
-				 address_space() + MEMORY_LIMIT };
-	int r = become(user);
-
-	if (r < 0)
-		return r;
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ||
-	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-	    setrlimit(RLIMIT_FSIZE, &none) < 0 ||
-	    setrlimit(RLIMIT_CORE, &none) < 0)
-		return -errno;
-#ifndef __SANITIZE_ADDRESS__
-	/* The sanitizer's shadow would not fit. */
-	if (setrlimit(RLIMIT_AS, &memory) < 0)
-		return -errno;
-#else
-	(void)memory;
-#endif
-	return 0;
-}
-
-static int reader_open(struct xs_reader *r, const char *user)
+static int reader_open(struct xs_reader *r, const char *root, const char *user)
 {
 	/* An arena for libxenstore's thread would not fit into the limit. */
 	mallopt(M_ARENA_MAX, 1);
@@ -364,13 +336,13 @@ static int reader_open(struct xs_reader *r, const char *user)
 	if (!r->xs || !xs_watch(r->xs, "@introduceDomain", DOMAINS) ||
 	    !xs_watch(r->xs, "@releaseDomain", DOMAINS))
 		return -ENXIO;
-	return confine(user);
+	return confine(root, user);
 }
 
-int xs_watch_main(int socket, const char *user)
+int xs_watch_main(int socket, const char *root, const char *user)
 {
 	struct xs_reader r = { .socket = socket };
-	int more = reader_open(&r, user);
+	int more = reader_open(&r, root, user);
 
 	while (more >= 0)
 		more = turn(&r, more > 0);

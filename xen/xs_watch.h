@@ -15,8 +15,8 @@
 #include "base/util.h"
 
 /* Serves until the socket's other side is closed: packets {type=guest, vm,
- * domid, metrics}. user: becomes that user after connecting, NULL: stays. Exit
- * status. */
-int xs_watch_main(int socket, const char *user);
+ * domid, metrics}. Once connected it goes into the sandbox: with root as its root
+ * folder, as that user (see sandbox.h). Exit status. */
+int xs_watch_main(int socket, const char *root, const char *user);
 
 #endif

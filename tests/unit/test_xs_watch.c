@@ -1,5 +1,6 @@
 /* The reader of guests' nodes, and the writer of theirs, with a real xenstored
  * that thinks there is a Xen (fakexen.c). Skipped where there is no xenstored. */
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -88,14 +90,17 @@ static void store_start(void)
 
 static void reader_start(void)
 {
+	char empty[80];
 	int pair[2];
 
+	snprintf(empty, sizeof empty, "%s/empty", w.dir);
+	assert_int_equal(mkdir(empty, 0555), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0,
 				    pair), 0);
 	w.reader = child();
 	if (w.reader == 0) {
 		close(pair[0]);
-		_exit(xs_watch_main(pair[1], NULL));
+		_exit(xs_watch_main(pair[1], empty, "nobody"));
 	}
 	close(pair[1]);
 	w.told = pair[0];
@@ -225,20 +230,60 @@ static void test_reader(void **state)
 	w.reader = 0;
 }
 
-static int64_t resident_kib(pid_t pid)
+/* The number after a name in a thread's status; -1: not there. */
+static int64_t status_of(const char *task, const char *name, int base)
 {
-	char path[64], line[256];
-	int64_t kib = -1;
+	char path[320], line[256];
+	int64_t found = -1;
 	FILE *f;
 
-	snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+	snprintf(path, sizeof path, "%s/status", task);
 	f = fopen(path, "re");
 	assert_non_null(f);
-	while (kib < 0 && fgets(line, sizeof line, f))
-		if (!strncmp(line, "VmRSS:", 6))
-			kib = atoll(line + 6);
+	while (found < 0 && fgets(line, sizeof line, f))
+		if (!strncmp(line, name, strlen(name)))
+			found = strtoll(line + strlen(name), NULL, base);
 	fclose(f);
-	return kib;
+	return found;
+}
+
+static int64_t resident_kib(pid_t pid)
+{
+	char task[64];
+
+	snprintf(task, sizeof task, "/proc/%d", (int)pid);
+	return status_of(task, "VmRSS:", 10);
+}
+
+/* All its threads, libxenstore's too, which was there before. */
+static void test_confined(void **state)
+{
+	char tasks[64], task[320];
+	struct dirent *d;
+	unsigned n = 0;
+	DIR *dir;
+
+	NEEDS_STORE();
+	domain_new(7, VM_OF(7));
+	puts_(7, "data/os_name", "Seven");
+	wait_for(VM_OF(7), "os_version", "name", "Seven");
+	snprintf(tasks, sizeof tasks, "/proc/%d/task", (int)w.reader);
+	dir = opendir(tasks);
+	assert_non_null(dir);
+	while ((d = readdir(dir))) {
+		if (d->d_name[0] == '.')
+			continue;
+		n++;
+		snprintf(task, sizeof task, "%s/%s", tasks, d->d_name);
+		assert_int_equal(status_of(task, "Seccomp:", 10), 2);
+		assert_int_equal(status_of(task, "NoNewPrivs:", 10), 1);
+		if (geteuid())
+			continue;
+		assert_int_not_equal(status_of(task, "Uid:", 10), 0);
+		assert_int_equal(status_of(task, "CapPrm:", 16), 0);
+	}
+	closedir(dir);
+	assert_true(n >= 2);
 }
 
 /* Another process, as the guest would be: 8000 nodes of 2 KiB, over and over. */
@@ -368,6 +413,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WITH_STORE(test_reader),
+		WITH_STORE(test_confined),
 		WITH_STORE(test_flood),
 		WITH_STORE(test_data),
 	};

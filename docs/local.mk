@@ -1,4 +1,5 @@
 dist_man_MANS += docs/man/poolbench.1 docs/man/xenpool-executor.8 \
+	docs/man/xenpool-vncterm.8 \
 	docs/man/xenpoold.8 docs/man/xenpoolctl.1
 
 EXTRA_DIST += docs/architecture.md docs/consistency.md docs/decisions.md \

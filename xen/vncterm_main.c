@@ -41,7 +41,7 @@ static const char help_text[] =
 	"  --listen-fd N    a listening Unix socket, for viewers\n"
 	"  --raw            viewers get the terminal's own bytes\n"
 	"  --title TEXT     name of the screen\n"
-	"  --user OPT_USER      become this user (when started by root)\n"
+	"  --user USER      become this user (when started by root)\n"
 	"  --root DIR       be locked into this folder (when started by root)\n"
 	"  --log-level LEVEL  error, warn, info (default) or debug\n"
 	"  --try open|socket|exec|fork  after start, do something forbidden:\n"

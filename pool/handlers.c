@@ -1,6 +1,7 @@
 /* All handler tables and modules, in the order in which they are asked: a later
  * table wins over an earlier one for the same method. */
 #include "pool/core.h"
+#include "pool/member_calls.h"
 #include "pool/storage.h"
 #include "pool/vm.h"
 
@@ -17,5 +18,5 @@ const struct handler_def *const pool_handlers[] = {
 const struct pool_module *const pool_modules[] = {
 	&req_module, &session_module, &task_module,   &event_module,
 	&job_module, &host_module,    &member_module, &guest_module,
-	NULL,
+	&console_module, NULL,
 };

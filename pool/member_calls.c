@@ -213,5 +213,7 @@ const struct handler_def pool_class_handlers[] = {
 	{ M_pool_join_force, pool_join_force },
 	{ M_member_register, member_register },
 	{ M_member_open_console, member_open_console },
+	{ M_pool_set_console_idle_timeout, pool_set_console_idle_timeout },
+	{ M_host_set_console_idle_timeout, host_set_console_idle_timeout },
 	{ 0, NULL },
 };

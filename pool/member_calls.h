@@ -12,5 +12,8 @@ void pool_join_force(struct req *r);
 void member_register(struct req *r);
 /* console.c */
 void member_open_console(struct req *r);
+void host_set_console_idle_timeout(struct req *r);
+void pool_set_console_idle_timeout(struct req *r);
+extern const struct pool_module console_module;
 
 #endif

@@ -142,6 +142,7 @@ struct pool {
 	struct host_state *hosts;
 	struct guest_state *guests;
 	struct member_state *members;
+	struct console_state *consoles;
 };
 
 /* This host's row; NULL before it exists. */

@@ -137,10 +137,16 @@ void console_ready(struct conn *c)
 
 static void open_here(struct conn *c, struct call *call)
 {
+	const char *idle_s = value_get_str(call->result, "idle_s");
+	struct stream_watch watch = {
+		.lease = TAKE_PTR(call->lease),
+		.rfb = !strcmp(value_get_str(call->result, "protocol"), "rfb"),
+		.idle_ms = 1000 * strtoull(idle_s, NULL, 10),
+	};
 	int fd = call->fd;
 
 	call->fd = -1;
-	if (stream_open(c, fd, c->console->websocket) < 0) {
+	if (stream_open(c, fd, c->console->websocket, &watch) < 0) {
 		conn_refuse(c, 500, "The console's stream cannot be used");
 		log_out(c);
 		return;
@@ -181,7 +187,7 @@ static void open_there(struct conn *c, const struct value *where)
 void console_refused(struct conn *c, int status, const char *why)
 {
 	bool known = status == 401 || status == 403 || status == 404 ||
-		     status == 503;
+		     status == 503 || status == HTTP_CONNECTION_LIMIT;
 
 	conn_refuse(c, known ? status : 500, why);
 	log_out(c);
@@ -199,6 +205,7 @@ static const struct {
 	{ "HANDLE_INVALID", 404 },
 	{ "HOST_OFFLINE", 503 },
 	{ "TOO_MANY_PENDING_TASKS", 503 },
+	{ CALL_CONSOLE_LIMIT, HTTP_CONNECTION_LIMIT },
 };
 
 /* CODE: [ p1; p2 ] */

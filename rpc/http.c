@@ -437,6 +437,7 @@ static const struct {
 	{ 500, "Internal Error" },
 	{ 501, "Method not implemented" },
 	{ 503, "Service Unavailable" },
+	{ HTTP_CONNECTION_LIMIT, "Connection Limit Exceeded" },
 };
 
 static const char *reason_of(int status)
@@ -445,6 +446,21 @@ static const char *reason_of(int status)
 		if (reasons[i].status == status)
 			return reasons[i].reason;
 	return "Error";
+}
+
+int http_status_of(const char *line, size_t n)
+{
+	size_t len;
+
+	if (n < 13 || memcmp(line, "HTTP/1.", 7) != 0)
+		return 0;
+	for (size_t i = 0; i < ARRAY_LEN(reasons); i++) {
+		len = strlen(reasons[i].reason);
+		if (reasons[i].status % 1000 == atoi(line + 9) &&
+		    n >= 13 + len && !memcmp(line + 13, reasons[i].reason, len))
+			return reasons[i].status;
+	}
+	return atoi(line + 9);
 }
 
 static unsigned minor_of(const struct http_request *r)
@@ -539,7 +555,7 @@ void http_write_error(struct buf *b, const struct http_request *r, int status,
 		   "content-type: text/html\r\n"
 		   "%s"
 		   "\r\n",
-		   minor_of(r), status, reason, page.len,
+		   minor_of(r), status % 1000, reason, page.len,
 		   status == 401 ? HTTP_ASK_BASIC : "");
 	/* The method is known only once a head has been read. */
 	if (!(r->head_len > 0 && r->method == HTTP_HEAD))

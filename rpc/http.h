@@ -74,6 +74,12 @@ size_t http_rpc_head(char out[HTTP_RPC_HEAD_MAX], const struct http_request *r,
 		     size_t content_length, const char *content_type,
 		     bool keep_alive, const struct call *call);
 
+/* 503 with a reason of its own. */
+#define HTTP_CONNECTION_LIMIT (1000 + 503)
+
+/* Of a reply's first bytes, as http_write_error() takes it; 0: it is none. The
+ * text has to end in a NUL or a line's end somewhere. */
+int http_status_of(const char *line, size_t n);
 /* Replies that end the connection. detail is plain text. */
 void http_write_error(struct buf *b, const struct http_request *r, int status,
 		      const char *detail);

@@ -9,6 +9,7 @@ rpc_librpc_a_SOURCES = \
 	rpc/jsonrpc.c rpc/jsonrpc.h \
 	rpc/param.c rpc/param.h \
 	rpc/request.c rpc/request.h \
+	rpc/rfb_watch.c rpc/rfb_watch.h \
 	rpc/route.c rpc/route.h \
 	rpc/stream.c rpc/stream.h \
 	rpc/tls.c rpc/tls.h \

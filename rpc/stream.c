@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "rpc/console.h"
+#include "rpc/rfb_watch.h"
 #include "rpc/websocket.h"
 
 #define CLIENT_ROOM 65536 /* of the client's bytes, waiting */
@@ -43,6 +44,10 @@ struct stream {
 	/* WebSocket. */
 	struct ws *ws;
 	struct buf data, replies;
+	/* Of this host's own. */
+	struct stream_watch watch;
+	struct rfb_watch rfb;
+	uint64_t idle_at;
 };
 
 static void on_read(uv_stream_t *h, ssize_t n, const uv_buf_t *b);
@@ -70,6 +75,7 @@ void stream_close(struct stream *s)
 	if (!s || s->state == STREAM_CLOSED)
 		return;
 	atomic_fetch_sub(&s->c->thread->front->n_streams, 1);
+	lease_release(TAKE_PTR(s->watch.lease));
 	s->c = NULL;
 	s->state = STREAM_CLOSED;
 	uv_close(&s->h.handle, on_closed);
@@ -114,9 +120,17 @@ static void flush(struct stream *s)
 		s->writing = true;
 }
 
+static void restart_idle(struct stream *s)
+{
+	if (s->watch.idle_ms > 0)
+		s->idle_at = uv_now(&s->c->thread->loop) + s->watch.idle_ms;
+}
+
 /* The client's bytes, as they are without WebSocket. */
 static void forward(struct stream *s, const char *p, size_t n)
 {
+	if (!s->watch.rfb || rfb_watch(&s->rfb, p, n))
+		restart_idle(s);
 	if (!s->tls)
 		buf_append(&s->out, p, n);
 	else if (tls_stream_write(s->tls, p, n, &s->out) < 0)
@@ -268,7 +282,7 @@ static void send_request(struct stream *s)
 static void look_at_head(struct stream *s)
 {
 	const char *p = s->plain.data, *end;
-	int status = 0;
+	int status;
 
 	end = s->plain.len > 0 ? memmem(p, s->plain.len, "\r\n\r\n", 4) : NULL;
 	if (!end) {
@@ -276,8 +290,7 @@ static void look_at_head(struct stream *s)
 			other_end_gone(s);
 		return;
 	}
-	if (s->plain.len > 12 && memcmp(p, "HTTP/1.", 7) == 0)
-		status = atoi(p + 9);
+	status = http_status_of(p, s->plain.len);
 	if (status != 200) {
 		console_refused(s->c, status, "The member that has the console "
 					      "refuses it");
@@ -345,7 +358,8 @@ static void on_connect(uv_connect_t *req, int status)
 
 void stream_tick(struct stream *s, uint64_t now)
 {
-	if (s->state < STREAM_OPEN && now >= s->deadline)
+	if ((s->state < STREAM_OPEN && now >= s->deadline) ||
+	    (s->state == STREAM_OPEN && now >= s->idle_at))
 		other_end_gone(s);
 }
 
@@ -356,6 +370,7 @@ static struct stream *stream_new(struct conn *c, bool websocket)
 	struct stream *s = xcalloc(1, sizeof(*s));
 
 	s->c = c;
+	s->idle_at = UINT64_MAX;
 	s->h.handle.data = s;
 	if (websocket)
 		s->ws = xcalloc(1, sizeof(*s->ws));
@@ -363,11 +378,14 @@ static struct stream *stream_new(struct conn *c, bool websocket)
 	return s;
 }
 
-int stream_open(struct conn *c, int fd, bool websocket)
+int stream_open(struct conn *c, int fd, bool websocket,
+		const struct stream_watch *watch)
 {
 	struct stream *s = stream_new(c, websocket);
 	int r;
 
+	s->watch = *watch;
+	restart_idle(s);
 	uv_pipe_init(&c->thread->loop, &s->h.pipe, 0);
 	s->h.handle.data = s;
 	s->state = STREAM_OPEN;

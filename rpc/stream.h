@@ -19,9 +19,17 @@ struct stream_target {
 	const char *request;     /* head to send; copied */
 };
 
+/* How this host watches over a stream of its own. */
+struct stream_watch {
+	struct lease *lease; /* ends with the stream; taken, or NULL */
+	bool rfb;
+	uint64_t idle_ms;    /* without a key or the pointer; 0: for ever */
+};
+
 /* Begin: c is in CONN_STREAM from then on, with nothing to send. websocket: the
  * client's bytes are frames. 0, or a negative errno with nothing changed. */
-int stream_open(struct conn *c, int takes_fd, bool websocket);
+int stream_open(struct conn *c, int takes_fd, bool websocket,
+		const struct stream_watch *watch);
 /* The same, but the stream is open once the member has said 200: then
  * console_ready(c), or console_refused(). */
 int stream_relay(struct conn *c, const struct stream_target *to,

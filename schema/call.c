@@ -25,6 +25,7 @@ void call_free(struct call *c)
 	value_unref(c->error);
 	if (c->fd >= 0)
 		close(c->fd);
+	lease_release(c->lease);
 	free(c);
 }
 

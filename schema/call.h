@@ -2,6 +2,7 @@
 #ifndef SCHEMA_CALL_H
 #define SCHEMA_CALL_H
 
+#include "base/lease.h"
 #include "schema/schema.h"
 
 enum call_mode { CALL_SYNC, CALL_ASYNC, CALL_INTERNAL_ASYNC };
@@ -38,6 +39,7 @@ struct call {
 	struct value *result;
 	struct value *error; /* set of strings, the code first */
 	int fd; /* a stream that is part of the result, owned; -1: none */
+	struct lease *lease; /* of that stream, owned; or NULL */
 	/* Of the store when the outcome was there; 0: the pool was not asked. */
 	uint64_t generation;
 	/* How old the copy may be that a local read saw; -1: it was none. */
@@ -54,6 +56,9 @@ struct call {
 
 	void *pool_data; /* the pool's own, while it works on the call */
 };
+
+/* A code of our own: there is a viewer, and there may be one only. */
+#define CALL_CONSOLE_LIMIT "CONSOLE_LIMIT_EXCEEDED"
 
 struct call *call_new(void);
 void call_free(struct call *c);

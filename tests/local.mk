@@ -22,6 +22,7 @@ UNIT_TESTS = \
 	tests/unit/test_pooldb \
 	tests/unit/test_raft_guards \
 	tests/unit/test_raftmsg \
+	tests/unit/test_rfb_watch \
 	tests/unit/test_sandbox \
 	tests/unit/test_schema \
 	tests/unit/test_store \
@@ -89,6 +90,8 @@ tests_unit_test_raftmsg_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_raft_guards_SOURCES = tests/unit/test_raft_guards.c \
 	tests/unit/raft_cluster.c tests/unit/raft_cluster.h tests/raft_requests.h
 tests_unit_test_raft_guards_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_rfb_watch_SOURCES = tests/unit/test_rfb_watch.c
+tests_unit_test_rfb_watch_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_sandbox_SOURCES = tests/unit/test_sandbox.c
 tests_unit_test_sandbox_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_schema_SOURCES = tests/unit/test_schema.c
@@ -145,7 +148,7 @@ TEST_EXTENSIONS = .py
 PY_LOG_COMPILER = $(PYTHON)
 TESTS = $(UNIT_TESTS) tests/check_layers.py tests/check_style.py \
 	tests/check_lists.py tests/check_schema.py tests/wire/test_front.py
-EXTRA_DIST += tests/unit/db_help.h tests/unit/executor_host.h tests/unit/pool_calls.h tests/unit/pool_help.h tests/unit/store_help.h tests/unit/vm_world.h
+EXTRA_DIST += tests/unit/db_help.h tests/unit/executor_host.h tests/unit/pool_calls.h tests/unit/pool_help.h tests/unit/store_help.h tests/unit/vm_world.h tests/unit/vm_world_calls.h
 EXTRA_DIST += tests/run.py tests/check_layers.py tests/check_style.py \
 	tests/check_lists.py tests/check_schema.py \
 	tests/schema/check_facts.py tests/schema/alerts.tsv \

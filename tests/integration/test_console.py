@@ -488,6 +488,49 @@ class Console(PoolCase):
         v = self.viewer(self.pool.members[0], f"/console?ref={console}")
         v.wait("host# ")
 
+    def test_12_one_at_a_time(self):
+        """Also when the two come through different members."""
+        pool, = self.c.pool.get_all()
+        vm, console = self.vm("alone")
+        target = f"/console?ref={console}"
+        self.c.pool.set_limit_console_sessions(pool, True)
+        self.addCleanup(self.c.pool.set_limit_console_sessions, pool, False)
+        for first in self.pool.members:
+            # The end of the last one has to get around first.
+            s = wait_for(lambda: self.open_if_free(first, target), 20, "it is free")
+            s.until(b"alone")
+            for second in self.pool.members:
+                refused = self.open(second, target).head
+                self.assertTrue(refused.startswith(
+                    b"HTTP/1.0 503 Connection Limit Exceeded\r\n"), refused)
+            s.sock.close()
+
+    def open_if_free(self, member, target):
+        s = self.open(member, target)
+        return s if s.head == HEAD else s.sock.close()
+
+    def test_13_idle(self):
+        """Who only looks is sent away; who types is not."""
+        pool, = self.c.pool.get_all()
+        vm, console = self.vm("idle", text=False)
+        text, vt100 = self.vm("idler")
+        away = next(m for m in self.pool.members if m is not self.home(vm))
+        self.c.pool.set_vm_console_idle_timeout(pool, 4)
+        self.addCleanup(self.c.pool.set_vm_console_idle_timeout, pool, 0)
+        wait_for(lambda: all(m.rows("SELECT uuid FROM pool WHERE vm_console_idle_timeout = 4")
+                             for m in self.pool.members), 10, "all know it")
+        begin = time.monotonic()
+        silent = self.open(away, f"/console?ref={vt100}")
+        looks, types = (self.viewer(m, f"/console?ref={console}")
+                        for m in (self.home(vm), away))
+        while looks.ask("look") == ["ok"]:  # which asks for the picture
+            types.line("echo")
+            self.assertLess(time.monotonic() - begin, 40)
+        self.assertGreater(time.monotonic() - begin, 3.5)
+        types.line("echo still here")
+        types.wait("still here")
+        silent.ends()
+
     def test_04_ends_with_the_domain(self):
         vm, console = self.vm("ends")
         streams = [self.open(m, f"/console?ref={console}") for m in self.pool.members]
@@ -510,11 +553,8 @@ class Console(PoolCase):
         there.start_executor()
 
         def again():
-            try:
-                t = self.open(other, f"/console?ref={vm}")
-            except OSError:
-                return None
-            return t if t.head == HEAD else t.sock.close()
+            with contextlib.suppress(OSError):
+                return self.open_if_free(other, f"/console?ref={vm}")
         wait_for(again, 30, "the console is there again").until(b"crash")
 
 

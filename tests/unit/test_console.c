@@ -124,6 +124,73 @@ static void test_roles(void **state)
 	      "http/connect_console_ws/host_console_ws");
 }
 
+static const char *pool_ref(void)
+{
+	return value_str(store_first(w.store, CLASS_pool)->ref);
+}
+
+static void open_and_keep(struct lease **ret)
+{
+	keep_lease = ret;
+	do_ok(OPEN("ref", vm, NULL));
+	keep_lease = NULL;
+	assert_non_null(*ret);
+}
+
+/* Somebody has it until the stream's lease ends, however that comes. */
+static void test_one_at_a_time(void **state)
+{
+	struct lease *first = NULL, *second = NULL;
+
+	start(0);
+	open_and_keep(&first);
+	open_and_keep(&second); /* nobody minds */
+	do_ok("pool.set_limit_console_sessions", S(pool_ref()), B(true));
+	fails((OPEN("ref", vm, NULL)), "CONSOLE_LIMIT_EXCEEDED");
+	lease_release(first);
+	fails((OPEN("ref", vm, NULL)), "CONSOLE_LIMIT_EXCEEDED");
+	do_ok(OPEN("ref", text_of(w.h[0].ref, F_host_control_domain), NULL));
+	lease_release(second);
+	do_ok(OPEN("ref", vm, NULL));
+	do_ok(OPEN("ref", vm, NULL)); /* the last one ended at once */
+}
+
+static int64_t timeout_of(const char *host)
+{
+	return record_int(row(host), F_host_console_idle_timeout);
+}
+
+static void assert_idle(const char *ref, const char *protocol, const char *idle)
+{
+	struct value *v = ok(OPEN("ref", ref, NULL));
+
+	assert_string_equal(value_get_str(v, "protocol"), protocol);
+	assert_string_equal(value_get_str(v, "idle_s"), idle);
+	value_unref(v);
+}
+
+static void test_timeouts(void **state)
+{
+	const char *dom0 = text_of(w.h[0].ref, F_host_control_domain);
+
+	start(0);
+	assert_idle(vm, "rfb", "0");
+	do_ok("pool.set_vm_console_idle_timeout", S(pool_ref()), I(90));
+	assert_idle(vm, "rfb", "90");
+	assert_idle(dom0, "rfb", "0");
+	do_ok("host.set_console_idle_timeout", S(w.h[0].ref), I(30));
+	assert_idle(dom0, "rfb", "30");
+	assert_int_equal(timeout_of(w.h[1].ref), 0);
+	do_ok("pool.set_console_idle_timeout", S(pool_ref()), I(40));
+	assert_int_equal(timeout_of(w.h[0].ref), 40);
+	assert_int_equal(timeout_of(w.h[1].ref), 40);
+	fails(("pool.set_console_idle_timeout", S(pool_ref()), I(-1)),
+	      "VALUE_NOT_SUPPORTED", "console_idle_timeout", "-1",
+	      "It has to be between 0 (never) and a year of seconds");
+	do_ok("pool.set_vm_console_idle_timeout", S(pool_ref()), I(-7));
+	assert_idle(vm, "rfb", "0");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -131,6 +198,8 @@ int main(void)
 		two_test(test_there),
 		two_test(test_raw),
 		two_test(test_roles),
+		two_test(test_one_at_a_time),
+		two_test(test_timeouts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

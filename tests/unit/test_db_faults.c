@@ -527,17 +527,17 @@ static bool reloaded(struct node *n, struct node *from, size_t *peak)
 	return n->n_reloaded > 0;
 }
 
-/* It goes in pieces that do not pile up, also when the connection breaks between
- * them, and meanwhile all goes on. */
-static void test_large_snapshot(void **state)
+/* The leader, while a large snapshot is on its way to the third member. */
+static struct node *start_large_snapshot(struct pool *p)
 {
-	struct pool *p = *state;
 	struct node *away = &p->nodes[2], *l = &p->nodes[0];
-	size_t peak = 0;
 	char ref[16];
 
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 3; i++) {
 		p->nodes[i].cfg.snapshot_threshold = 32;
+		/* All three wait while one of them packs or loads it. */
+		p->nodes[i].cfg.election_timeout_ms = 8000;
+	}
 	pool_start(p, 3);
 	node_close(away);
 	for (unsigned i = 0; i < 24; i++) {
@@ -547,12 +547,23 @@ static void test_large_snapshot(void **state)
 		submit_ok(l, new_secret(ref, big));
 	}
 	fill(l, 0, 100);
-	wait_for(p, 10000, status_of(l).snapshot_index > 100);
-	l = serving_node(p);
-	assert_non_null(l);
+	wait_for(p, 20000, status_of(l).snapshot_index > 100 &&
+				   !l->db->snaps.work); /* and it is written */
+	assert_true(l->serving);
 	assert_int_equal(node_try_open(away), 0);
-	wait_for(p, 10000, heard(away, l) > 2000000);
+	wait_for(p, 20000, heard(away, l) > 2000000);
 	assert_int_equal(away->n_reloaded, 0);
+	return l;
+}
+
+/* It goes in pieces that do not pile up, also when the connection breaks between
+ * them, and meanwhile all goes on. */
+static void test_large_snapshot(void **state)
+{
+	struct pool *p = *state;
+	struct node *l = start_large_snapshot(p), *away = &p->nodes[2];
+	size_t peak = 0;
+
 	log_set_level(-1);
 	conn_fail(peers_get(l->db->peers, away->cfg.id)->out, "by the test");
 	run_for(p, 20);
@@ -563,6 +574,63 @@ static void test_large_snapshot(void **state)
 	assert_int_equal(read_barrier(away), 0);
 	assert_all_same(p);
 	assert_non_null(secret_of(away, "meanwhile"));
+}
+
+/* It reads no more of the snapshot that is on its way to it, or does again. */
+static void hold_snapshot(struct node *to, struct node *from, bool hold)
+{
+	link_conn_pause(peers_get(to->db->peers, from->cfg.id)->in, hold);
+}
+
+/* The others' change waits for the snapshot, but not for ever. */
+static void test_no_change_during_a_snapshot(void **state)
+{
+	struct pool *p = *state;
+	struct node *l = start_large_snapshot(p), *away = &p->nodes[2];
+	struct node *fourth = &p->nodes[3];
+	struct answer a = { 0 };
+	uint64_t last;
+
+	hold_snapshot(away, l, true);
+	last = status_of(l).last_index;
+	assert_int_equal(db_add_member(l->db, fourth->me.id,
+				       fourth->me.address, on_int_answer, &a),
+			 0);
+	run_for(p, 300);
+	assert_int_equal(consensus_installing(l->db->consensus), away->me.id);
+	assert_false(a.done);
+	assert_int_equal(status_of(l).last_index, last);
+	hold_snapshot(away, l, false);
+	wait_for(p, 20000, a.done);
+	assert_int_equal(a.error, 0);
+	assert_true(status_of(l).last_index > last);
+	wait_for(p, 20000, away->n_reloaded > 0);
+	assert_all_same(p);
+}
+
+/* The one that the snapshot is for may hang: it can be removed all the same, and
+ * after a while the others' change goes on. */
+static void test_change_past_a_hanging_receiver(void **state)
+{
+	struct pool *p = *state;
+	struct node *l = start_large_snapshot(p), *away = &p->nodes[2];
+	struct node *fourth = &p->nodes[3];
+	struct answer a = { 0 };
+
+	hold_snapshot(away, l, true);
+	assert_int_equal(db_add_member(l->db, fourth->me.id,
+				       fourth->me.address, on_int_answer, &a),
+			 0);
+	run_for(p, 100);
+	assert_false(a.done);
+	l->db->change.asked_at -= 20000;
+	wait_for(p, 2000, a.done);
+	a.done = false;
+	assert_int_equal(consensus_installing(l->db->consensus), away->me.id);
+	assert_int_equal(db_remove_member(l->db, away->me.id, on_int_answer,
+					  &a), 0);
+	wait_for(p, 1500, a.done); /* before the connection is given up */
+	assert_int_equal(a.error, 0);
 }
 
 /* Submitted before the snapshot arrives, applied in what it covers. */
@@ -755,6 +823,8 @@ int main(void)
 		T(test_snapshot_and_restart),
 		T(test_snapshot_install),
 		T(test_large_snapshot),
+		T(test_no_change_during_a_snapshot),
+		T(test_change_past_a_hanging_receiver),
 		T(test_snapshot_completes_pending),
 		T(test_stranger_is_refused),
 		T(test_torn_open_segment),

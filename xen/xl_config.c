@@ -327,6 +327,13 @@ static void make_hvm(struct making *m)
 	libxl_defbool_set(&b->u.hvm.spice.enable, false);
 }
 
+/* No more than was promised, in whole MiB: libxl 4.17 does not build a PVH guest
+ * of any other size ("can't allocate low memory"), however much is free. */
+static uint64_t whole_memkb(uint64_t bytes)
+{
+	return bytes >> 20 << 10;
+}
+
 static void make_general(struct making *m)
 {
 	static const libxl_domain_type types[] = {
@@ -343,8 +350,8 @@ static void make_general(struct making *m)
 		refuse(m, "uuid", c->uuid, "is not a uuid");
 	libxl_defbool_set(&r->c_info.run_hotplug_scripts, true);
 	libxl_domain_build_info_init_type(&r->b_info, types[c->type]);
-	r->b_info.max_memkb = c->memory_static_max >> 10;
-	r->b_info.target_memkb = c->memory_target >> 10;
+	r->b_info.max_memkb = whole_memkb(c->memory_static_max);
+	r->b_info.target_memkb = whole_memkb(c->memory_target);
 	/* Of two that are built at once, the second is told that there is no
 	 * memory left, before either has filled it. */
 	libxl_defbool_set(&r->b_info.claim_mode, true);

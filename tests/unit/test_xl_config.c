@@ -178,6 +178,21 @@ static void test_devices(void **state)
 			  "\"readonly\": true"));
 }
 
+static void test_memory_in_whole_mib(void **state)
+{
+	char reason[160] = "";
+	_cleanup_(freep) char *json = convert(
+		"{\"uuid\": \"" VM1 "\", \"domain_type\": \"pvh\", "
+		"\"memory_static_max\": 134221824, "
+		"\"memory_target\": 134221824, \"vcpus\": 1, "
+		"\"kernel\": \"/boot/guest/vmlinux\"}",
+		reason, sizeof(reason));
+
+	assert_non_null(json);
+	assert_non_null(strstr(json, "\"max_memkb\": 131072,"));
+	assert_non_null(strstr(json, "\"target_memkb\": 131072,"));
+}
+
 static void test_disk_names(void **state)
 {
 	char name[16];
@@ -200,6 +215,7 @@ int main(void)
 		cmocka_unit_test(test_boot),
 		cmocka_unit_test(test_xenstore_keys),
 		cmocka_unit_test(test_devices),
+		cmocka_unit_test(test_memory_in_whole_mib),
 		cmocka_unit_test(test_disk_names),
 	};
 

@@ -31,7 +31,11 @@ mktemp date dd xenstore-ls xenstore-read xenstore-write xenstore-rm xenstore-lis
 xenstore-exists xenstore-watch xenstore-chmod""".split()
 XEN_PROGRAMS = """xl xenstored xenconsoled xenconsole xen-init-dom0
 libxl-save-helper xenstore-control""".split()
-PROJECT_PROGRAMS = "xenpoold xenpool-executor xenpoolctl".split()
+PROJECT_PROGRAMS = "xenpoold xenpool-executor xenpool-vncterm xenpoolctl".split()
+
+# Of a host's daemons: two logs (the one of the pool it left, too), their rows
+# and a suspended guest or two. Only what is written takes room here.
+DISK = 1 << 30
 
 XL_CONF = """autoballoon="off"
 vif.default.script="vif-bridge"
@@ -273,8 +277,9 @@ def dom0(build, unpacked):
     root.busybox()
     unpacked.put_modules(root, "dom0")
     root.text("/etc/xen/xl.conf", XL_CONF)
-    root.text("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n")
-    root.text("/etc/group", "root:x:0:\n")
+    root.text("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"
+              "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n")
+    root.text("/etc/group", "root:x:0:\nnogroup:x:65534:\n")
     root.text("/etc/hosts", "127.0.0.1 localhost\n")
     root.text("/init", (HERE / "dom0-init").read_text(), 0o755)
     root.text("/usr/sbin/lab-agent", (HERE / "dom0-agent").read_text(), 0o755)
@@ -315,7 +320,7 @@ class Images:
         dom0(pathlib.Path(build), unpacked).write(self.dom0)
         guest(unpacked).write(self.guest)
         with open(self.disk, "wb") as f:
-            f.truncate(256 << 20)
+            f.truncate(DISK)
         output("/sbin/mke2fs", "-q", "-F", "-t", "ext4", self.disk)
         self.versions = unpacked.names
         self.seconds = time.monotonic() - begin

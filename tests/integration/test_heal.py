@@ -7,7 +7,13 @@ import unittest
 from harness import PoolCase, new_vm, say, wait_for
 
 
+# Who leads changes when a test wants it, also on a busy machine.
+PATIENT = ("--election-timeout=1500",)
+
+
 class LostLog(PoolCase):
+    options = PATIENT
+
     def write_some(self, c, prefix, n=20):
         ref = c.pool.get_all()[0]
         for i in range(n):
@@ -60,11 +66,7 @@ class LostLog(PoolCase):
         c = leader.client()
         self.addCleanup(c.close)
         keys = self.write_some(c, "before")
-        m.kill("daemon")
-        old = m.dir / "old-raft"
-        shutil.copytree(self.raft(m), old)
-        m.start_daemon()
-        m.wait_up().close()
+        old = self.keep_a_copy(m)
         keys += self.write_some(c, "acknowledged")
         self.pool.wait_converged()
         m.kill("daemon")
@@ -81,27 +83,33 @@ class LostLog(PoolCase):
         self.assertTrue((m.dir / "data" / "raft.before-rebuild").is_dir())
 
     def test_3_who_has_lost_its_log_does_not_vote(self):
-        self.no_vote(shutil.rmtree, "precious")
+        self.no_vote(self.pool.followers()[0], shutil.rmtree, "precious")
 
     def test_4_who_has_an_older_log_does_not_vote(self):
         m = self.pool.followers()[0]
+        old = self.keep_a_copy(m)
+
+        def put_back(raft):
+            shutil.rmtree(raft)
+            shutil.move(old, raft)
+        self.no_vote(m, put_back, "dear")
+
+    def keep_a_copy(self, m):
+        """Of its log as it is now. Whatever was before, it may be rebuilt again."""
         m.kill("daemon")
         (m.dir / "data" / "rebuilt").unlink(missing_ok=True)  # or it would be too soon
         old = m.dir / "old-raft"
         shutil.copytree(self.raft(m), old)
         m.start_daemon()
         m.wait_up().close()
+        self.pool.wait_converged()
+        return old
 
-        def put_back(raft):
-            shutil.rmtree(raft)
-            shutil.move(old, raft)
-        self.no_vote(put_back, "dear")
-
-    def no_vote(self, lose, prefix):
+    def no_vote(self, lost, lose, prefix):
         """Two of three have a write; one of them loses it, the other is down, and
         the third never had it: these two must not go on without it."""
         leader = self.pool.leader()
-        lost, behind = self.pool.followers()
+        behind, = (m for m in self.pool.members if m not in (leader, lost))
         behind.kill("daemon")
         c = leader.client()
         keys = self.write_some(c, prefix)
@@ -133,6 +141,7 @@ class LostLog(PoolCase):
 
 class Diverged(PoolCase):
     """One member's copy of the pool's name_description changes by itself."""
+    options = PATIENT
 
     @classmethod
     def prepare(cls):
@@ -163,6 +172,8 @@ class Diverged(PoolCase):
 
     def assert_healed(self, m, how, watcher):
         """Found, named, in the log, an alarm once, rebuilt, equal."""
+        # Who leads may have changed, so that it is one that was rebuilt before.
+        (m.dir / "data" / "rebuilt").unlink(missing_ok=True)  # or it would be too soon
         c = watcher.client()
         self.addCleanup(c.close)
         ref = c.pool.get_all()[0]
@@ -225,7 +236,6 @@ class Diverged(PoolCase):
     def test_5_one_after_the_other(self):
         """They ask the same member about its rows, which must not mind."""
         for m in self.pool.members:
-            (m.dir / "data" / "rebuilt").unlink(missing_ok=True)  # or too soon
             watcher = next(x for x in self.pool.members if x is not m)
             self.assert_healed(m, 1, watcher)
 

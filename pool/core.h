@@ -182,12 +182,11 @@ void row_create_as(struct txn *t, int cls, const char *uuid_or_null,
 /* Settings of the whole pool, in pool.other_config: how many voters at most (3 or
  * 5; 5), and after how many seconds of silence one of them is replaced
  * (--host-dead-after). */
-#define MEMBER_VOTERS_KEY "xenpool-voters"
-#define MEMBER_REPLACE_KEY "xenpool-voter-replace-after"
+enum member_setting { MEMBER_VOTERS, MEMBER_REPLACE_AFTER };
 /* NULL: the key is none of these, or its value is good. */
 struct value *member_setting_error(const char *key, const struct value *v);
-/* def: not set, or to nonsense by an older member. pool may be NULL. */
-int64_t member_setting(const struct record *pool, const char *key, int64_t def);
+/* As it is in force: pool_setting() of pool.h. */
+int64_t member_setting(const struct pool *p, enum member_setting which);
 
 /* ---- generic.c ---- */
 extern const req_handler generic_handlers[METHOD_KIND_MAX];

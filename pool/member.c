@@ -157,7 +157,7 @@ static void follow_rows(struct pool *p)
 
 size_t member_voters_wanted(const struct pool *p, size_t members)
 {
-	size_t most = (size_t)member_setting(pool_row(p), MEMBER_VOTERS_KEY, 5);
+	size_t most = (size_t)member_setting(p, MEMBER_VOTERS);
 
 	return members <= 3 ? members : MIN(members == 4 ? 3 : 5, most);
 }
@@ -170,8 +170,7 @@ static bool is_here(const struct pool *p, const struct record *m)
 /* A new leader has not heard from anybody yet. */
 static bool is_live(const struct pool *p, const struct record *m)
 {
-	int64_t limit = member_setting(pool_row(p), MEMBER_REPLACE_KEY,
-				p->cfg.host_dead_after_ms / 1000) * 1000;
+	int64_t limit = member_setting(p, MEMBER_REPLACE_AFTER) * 1000;
 
 	return is_here(p, m) ||
 	       env_mono_ms() < p->hosts->serving_since_ms + limit ||

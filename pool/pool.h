@@ -131,4 +131,13 @@ void pool_alarm(struct pool *p, const uint8_t id[TXN_ID_LEN], const char *name,
  * i-th, NULL at the end. */
 const char *pool_missing_message(size_t i);
 
+/* A setting of the whole pool's membership, a key of pool.other_config: what is in
+ * force, and what would be if it were not set (or to nonsense). */
+struct pool_setting {
+	const char *key;
+	int64_t value, def;
+};
+bool pool_setting(const struct pool *p, size_t i,
+		  struct pool_setting *ret); /* false: no more */
+
 #endif

@@ -87,8 +87,23 @@ static struct json_object *pooldb_json(struct pooldb *p)
 	return o;
 }
 
+static struct json_object *settings_json(const struct pool *p)
+{
+	struct json_object *all = json_object_new_object();
+	struct pool_setting s;
+
+	for (size_t i = 0; pool_setting(p, i, &s); i++) {
+		struct json_object *o = json_object_new_object();
+
+		put_int(o, "value", (uint64_t)s.value);
+		put_int(o, "default", (uint64_t)s.def);
+		json_object_object_add(all, s.key, o);
+	}
+	return all;
+}
+
 char *status_json(const struct db *db, const struct front *f, struct pooldb *p,
-		  uint64_t longest_turn_us)
+		  const struct pool *pool, uint64_t longest_turn_us)
 {
 	struct json_object *o = json_object_new_object();
 	struct db_status s;
@@ -114,6 +129,7 @@ char *status_json(const struct db *db, const struct front *f, struct pooldb *p,
 	put_int(o, "longest_turn_us", longest_turn_us);
 	if (p)
 		json_object_object_add(o, "pooldb", pooldb_json(p));
+	json_object_object_add(o, "settings", settings_json(pool));
 	json_object_object_add(o, "members", members_json(&s));
 	ret = xstrdup(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
 	json_object_put(o);

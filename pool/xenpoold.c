@@ -572,7 +572,7 @@ static char *hook_status(void *data)
 	uint64_t us = d->longest_turn / 1000;
 
 	d->longest_turn = 0;
-	return status_json(d->db, d->front, d->pooldb, us);
+	return status_json(d->db, d->front, d->pooldb, d->pool, us);
 }
 
 static bool hook_tool(void *data, const char *fn, const struct value *args,

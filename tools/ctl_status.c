@@ -42,6 +42,26 @@ static void print_pooldb(struct json_object *o)
 		       "; CANNOT BE WRITTEN, see the log" : "");
 }
 
+/* How many vote, and for how long a silent one keeps its seat. An older member
+ * does not tell. */
+static void print_settings(struct json_object *all)
+{
+	const char *before = "settings    ";
+
+	if (!all)
+		return;
+	json_object_object_foreach(all, key, o) {
+		long long value = (long long)ctl_int(o, "value");
+		long long def = (long long)ctl_int(o, "default");
+
+		printf("%s%s %lld (default", before, key, value);
+		if (value != def)
+			printf(" %lld", def);
+		puts(")");
+		before = "            ";
+	}
+}
+
 static void print_status(struct json_object *o)
 {
 	struct json_object *list = json_object_object_get(o, "members");
@@ -57,6 +77,7 @@ static void print_status(struct json_object *o)
 	       ctl_text(o, "generation"), ctl_text(o, "digest"),
 	       (long long)ctl_int(o, "disk_free_bytes") >> 20);
 	print_pooldb(json_object_object_get(o, "pooldb"));
+	print_settings(json_object_object_get(o, "settings"));
 	puts("members");
 	for (size_t i = 0; i < json_object_array_length(list); i++)
 		print_member(json_object_array_get_idx(list, i),
@@ -68,8 +89,8 @@ int ctl_status(int argc, char **argv)
 {
 	static const char help[] =
 		"usage: xenpoolctl [OPTIONS] status\n\n"
-		"The members, their roles and indexes, as the member that is "
-		"asked sees them.\n";
+		"The members, their roles and indexes, and the settings of "
+		"membership, as the member\nthat is asked sees them.\n";
 	const struct ctl_option options[] = { { NULL, false, NULL } };
 	int r = ctl_parse(&argc, &argv, options, help);
 	struct json_object *o;

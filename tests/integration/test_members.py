@@ -6,6 +6,7 @@ import time
 import unittest
 
 from harness import BUILD, PoolCase, say, wait_for
+from test_backup import ctl, ctl_json
 
 
 class Members(PoolCase):
@@ -130,8 +131,18 @@ class Many(PoolCase):
                 for call in (lambda: c.pool.add_to_other_config(ref, key, value),
                              lambda: c.pool.set_other_config(ref, {key: value})):
                     self.assertEqual(self.error(call)[:3], ["INVALID_VALUE", key, value])
+        m = self.pool.members[9]
+        defaults = {"xenpool-voters": {"value": 5, "default": 5},
+                    "xenpool-voter-replace-after": {"value": 20, "default": 20}}
+        self.assertEqual(ctl_json(m, "status")["settings"], defaults)
+        self.assertIn("settings    xenpool-voters 5 (default)\n"
+                      "            xenpool-voter-replace-after 20 (default)\n",
+                      ctl(m, "status"))
         c.pool.add_to_other_config(ref, "xenpool-voters", "3")
         wait_for(lambda: len(self.voters()) == 3, 20, "three vote")
+        self.assertIn("settings    xenpool-voters 3 (default 5)\n", ctl(m, "status"))
+        self.assertEqual(ctl_json(m, "status")["settings"], {
+            **defaults, "xenpool-voters": {"value": 3, "default": 5}})
         c.pool.remove_from_other_config(ref, "xenpool-voters")
         wait_for(lambda: len(self.voters()) == 5, 20, "five vote")
 

@@ -23,6 +23,7 @@ DOM0_MODULES = """xen-privcmd xen-evtchn xen-gntdev xen-gntalloc xenfs virtio_pc
 virtio_net virtio_blk 9pnet_virtio 9p xen-blkback xen-netback loop bridge tun
 crc32c_generic ext4""".split()
 GUEST_MODULES = "xen-blkfront xen-netfront".split()
+GUEST_PROGRAMS = "xenstore-read xenstore-write".split()
 
 # What xl, libxl and Xen's hotplug scripts call. The scripts are written for GNU
 # and util-linux: with busybox's versions of these, adding a disk fails.
@@ -291,6 +292,8 @@ def guest(unpacked):
     for name in ("poweroff", "reboot"):
         root.copy(HERE / "guest-end", f"/usr/sbin/{name}")
     root.busybox()
+    for name in GUEST_PROGRAMS:
+        root.named(name)
     for name in ("poweroff", "reboot"):
         root.drop(f"/usr/bin/{name}")
     unpacked.put_modules(root, "guest")

@@ -1,0 +1,154 @@
+"""What a guest and the toolstack see of each other on the real Xen: consoles,
+nodes in the store, and what a host is."""
+import os
+import pathlib
+import re
+import struct
+import sys
+import tempfile
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(HERE.parent / "lifecycle"))
+from case import MIB, NULL, LifeCase, wait_for  # noqa: E402
+from harness import BUILD, PATIENCE, connect  # noqa: E402
+from test_console import Stream, Viewer, write_png  # noqa: E402
+
+AGENT = {"MajorVersion": "8", "MinorVersion": "2", "MicroVersion": "0",
+         "BuildVersion": "77"}
+SLOW = 20 * PATIENCE  # seconds
+
+
+class Inside(LifeCase):
+    def open(self, member, vm):
+        """The console of a VM, asked of any member."""
+        ref = self.c.VM.get_consoles(vm)[0]
+        s = connect(*member.endpoint(True), tls=True, timeout=SLOW)
+        self.addCleanup(s.close)
+        s.sendall(f"CONNECT /console?ref={ref} HTTP/1.0\r\n"
+                  f"cookie: session_id={self.c.session}\r\n\r\n".encode())
+        head = s.recv(4096)
+        self.assertTrue(head.startswith(b"HTTP/1.1 200 OK\r\n"), head)
+        return Stream(s, head)
+
+    def ask(self, stream, words):
+        """What a command in the guest prints, typed on its console."""
+        stream.send(f"run {words}\r".encode())
+        stream.until(b"GUEST run ", SLOW)
+        return stream.until(b"\n", SLOW).decode().strip()
+
+    def on_text(self, name, kind, **data):
+        """A guest on the first host and its console, asked of the second."""
+        vm = self.vm(name, kind, period=2)
+        self.c.VM.add_to_other_config(vm, "disable_pv_vnc", "1")
+        self.c.VM.set_xenstore_data(vm, data)
+        self.c.VM.start_on(vm, self.host_a, False, False)
+        self.counts_beyond(vm, 0)
+        return vm, self.open(self.b, vm)
+
+    def test_01_text_console(self):
+        """From the host that has the guest, and relayed by the other one."""
+        vm, far = self.on_text("typed", "pvh")
+        self.assertEqual(self.c.console.get_protocol(self.c.VM.get_consoles(vm)[0]),
+                         "vt100")
+        near = self.open(self.a, vm)
+        for stream, words in ((far, b"from afar"), (near, b"from near")):
+            stream.until(b"GUEST count ", SLOW)
+            stream.send(b"echo " + words + b"\r")
+            stream.until(b"GUEST echo " + words, SLOW)
+        self.assertEqual(self.ask(near, "uname -s"), "Linux")
+        self.c.VM.hard_shutdown(vm)
+        for stream in (far, near):
+            stream.ends(SLOW)
+
+    def test_02_screen(self):
+        """The same terminal as a picture, for a client that speaks RFB."""
+        vm = self.vm("shown", "pv", period=2)
+        self.c.VM.start_on(vm, self.host_b, False, False)
+        self.counts_beyond(vm, 0)
+        self.assertEqual(self.c.console.get_protocol(self.c.VM.get_consoles(vm)[0]), "rfb")
+        folder = tempfile.TemporaryDirectory(prefix="xenlab-")
+        self.addCleanup(folder.cleanup)
+        viewer = Viewer(self.open(self.a, vm), folder.name)
+        self.addCleanup(viewer.close)
+        self.assertRegex(viewer.ready, r"^ready RFB 3\.8 \d+ \d+ domain \d+$")
+        viewer.wait("GUEST count ")
+        viewer.line("echo painted by the guest")
+        viewer.wait("GUEST echo painted by the guest")
+        ppm = f"{folder.name}/console.ppm"
+        self.assertEqual(viewer.ask(f"dump {ppm}"), ["ok"])
+        picture = BUILD / "xenlab/logs/console.png"
+        with open(ppm, "rb") as f:
+            write_png(picture, f.read())
+        width, height = struct.unpack(">II", picture.read_bytes()[16:24])
+        self.assertGreaterEqual(width, 640)
+        self.assertGreaterEqual(height, 400)
+
+    # ---- nodes in the store ----
+
+    def guest_metrics(self, vm):
+        ref = self.c.VM.get_guest_metrics(vm)
+        return self.c.VM_guest_metrics.get_record(ref) if ref != NULL else {}
+
+    def test_03_store(self):
+        """What the pool tells a guest it can read, at once and later; what the
+        guest writes the pool tells."""
+        c = self.c
+        vm, stream = self.on_text("told", "pv", **{"vm-data/greeting": "good morning"})
+        self.assertEqual(self.ask(stream, "xenstore-read vm-data/greeting"),
+                         "good morning")
+        c.VM.add_to_xenstore_data(vm, "vm-data/later", "good evening")
+        wait_for(lambda: self.ask(stream, "xenstore-read vm-data/later") == "good evening",
+                 20, "the guest reads what came later")
+        self.assertEqual(self.guest_metrics(vm).get("PV_drivers_version", {}), {})
+        words = [f"attr/PVAddons/{k} {v}" for k, v in AGENT.items()]
+        words += ["data/os_name Testix", "data/updated 1"]
+        self.assertEqual(self.ask(stream, "xenstore-write " + " ".join(words)), "")
+        record = wait_for(lambda: (r := self.guest_metrics(vm)) and
+                          r["PV_drivers_version"] and r, 20, "the pool hears the guest")
+        self.assertEqual(record["PV_drivers_version"],
+                         {"major": "8", "minor": "2", "micro": "0", "build": "77"})
+        wait_for(lambda: self.guest_metrics(vm)["os_version"].get("name") == "Testix",
+                 20, "the pool knows the guest's system")
+        self.assertIs(record["PV_drivers_detected"], True)
+        # who reads what guests write has no rights of its own
+        self.assertEqual(self.a.machine.run(
+            "ps | awk '/xl-worker [g]uests/ { print $2 }'").split(), ["nobody"])
+
+    # ---- hosts ----
+
+    def test_04_what_a_host_is(self):
+        for m in self.pool.members:
+            info = dict(re.findall(r"^(\S+)\s*: (.*)$", m.machine.run("xl info"), re.M))
+            h = self.c.host.get_record(m.host_ref(self.c))
+            metrics = self.c.host_metrics.get_record(h["metrics"])
+            self.assertAlmostEqual(int(metrics["memory_total"]) / MIB,
+                                   int(info["total_memory"]), delta=2)
+            self.assertEqual(h["cpu_info"]["cpu_count"], info["nr_cpus"])
+            self.assertEqual(h["cpu_info"]["socket_count"], "1")
+            self.assertEqual(h["cpu_info"]["vendor"], "AuthenticAMD")
+            self.assertEqual(h["software_version"]["xen"], info["xen_version"])
+            self.assertEqual(h["software_version"]["linux"],
+                             m.machine.run("uname -r").strip())
+            self.assertIn("hvm-3.0-x86_64", h["capabilities"])
+            self.assertEqual(h["sched_policy"], info["xen_scheduler"])
+            dom0 = self.c.VM.get_record(h["control_domain"])
+            self.assertEqual(int(dom0["memory_static_max"]) // MIB, 448)
+            wait_for(lambda: abs(self.memory_free(h) - self.xen_free(m)) <= 2, 20,
+                     "the pool tells how much memory is free")
+
+    def memory_free(self, host):
+        """MiB, as the pool says."""
+        metrics = self.c.host_metrics.get_record(host["metrics"])
+        return int(metrics["memory_free"]) // MIB
+
+    @staticmethod
+    def xen_free(member):
+        return int(re.search(r"^free_memory\s*: (\d+)$", member.machine.run("xl info"),
+                             re.M)[1])
+
+
+if __name__ == "__main__":
+    os.environ["XENPOOL_LAB"]  # nothing of this is simulated
+    unittest.main(verbosity=2)

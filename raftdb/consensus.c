@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "raftdb/consensus_send.h"
 #include "raftdb/ioguard.h"
+#include "raftdb/consensus_aio.h"
 #include "raftdb/consensus_heap.h"
 #include "raftdb/raftmsg.h"
 
@@ -376,6 +377,7 @@ static int init(struct consensus *c, uv_loop_t *loop, struct peers *peers,
 	int rv;
 
 	consensus_heap_set();
+	consensus_aio_set();
 	c->no_transport = no_transport;
 	wire_init(&c->wire, &c->raft, peers);
 	c->fsm.version = 2;

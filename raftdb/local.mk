@@ -1,6 +1,7 @@
 noinst_LIBRARIES += raftdb/libraftdb.a
 raftdb_libraftdb_a_SOURCES = \
 	raftdb/consensus.c raftdb/consensus.h \
+	raftdb/consensus_aio.c raftdb/consensus_aio.h \
 	raftdb/consensus_heap.c raftdb/consensus_heap.h \
 	raftdb/consensus_send.c raftdb/consensus_send.h \
 	raftdb/consensus_wire.c raftdb/consensus_wire.h \

@@ -7,7 +7,9 @@
 #include <cmocka.h>
 
 #include <sys/mount.h>
+#include <sys/syscall.h>
 
+#include "raftdb/consensus_aio.h"
 #include "raftdb/link_impl.h"
 #include "tests/unit/db_help.h"
 
@@ -461,6 +463,46 @@ static void test_snapshot_and_restart(void **state)
 	assert_non_null(secret_of(n, "f0"));
 }
 
+/* Areas of memory that the kernel shares with a context for asynchronous
+ * writes: one each. */
+static unsigned count_aio(void)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	char line[512];
+	unsigned n = 0;
+
+	assert_non_null(f);
+	while (fgets(line, sizeof line, f))
+		n += strstr(line, "[aio]") != NULL;
+	fclose(f);
+	return n;
+}
+
+/* The kernel takes its time to end a file's context of asynchronous writes: no
+ * turn of the loop may wait for it. */
+static void test_ends_of_files_hold_nobody_up(void **state)
+{
+	struct pool *p = *state;
+	struct node *n = &p->nodes[0];
+	uint64_t before;
+
+	n->cfg.snapshot_threshold = 32;
+	pool_start(p, 1);
+	assert_true(count_aio() > 0);
+	before = consensus_aio_ends();
+	fill(n, 0, 100);
+	wait_for(p, 5000, status_of(n).snapshot_index > 50);
+	assert_true(consensus_aio_ends() > before);
+	node_close(n);
+	wait_for(p, 5000, count_aio() == 0);
+
+	/* everything else is as ever */
+	assert_int_equal(syscall(SYS_getpid), getpid());
+	errno = 0;
+	assert_int_equal(syscall(SYS_close, -1), -1);
+	assert_int_equal(errno, EBADF);
+}
+
 static void test_snapshot_install(void **state)
 {
 	struct pool *p = *state;
@@ -688,16 +730,22 @@ static int match_one(const char *path, const struct stat *s, int type,
 		     struct FTW *ftw)
 {
 	if (strncmp(path + ftw->base, find_prefix, strlen(find_prefix)) == 0 &&
-	    type == FTW_F)
+	    type == FTW_F && !strstr(path, ".meta"))
 		snprintf(found, sizeof found, "%s", path);
 	return 0;
 }
 
-static const char *find_file(struct node *n, const char *prefix)
+static bool has_file(struct node *n, const char *prefix)
 {
 	find_prefix = prefix;
 	found[0] = 0;
 	nftw(n->dir, match_one, 16, FTW_PHYS);
+	return found[0] != 0;
+}
+
+static const char *find_file(struct node *n, const char *prefix)
+{
+	has_file(n, prefix);
 	assert_string_not_equal(found, "");
 	return found;
 }
@@ -792,11 +840,9 @@ static void test_damaged_snapshot(void **state)
 	pool_start(p, 1);
 	fill(n, 0, 20);
 	wait_for(p, 5000, status_of(n).snapshot_index > 0);
-	run_for(p, 100);
+	wait_for(p, 5000, has_file(n, "snapshot-1"));
 	node_close(n);
 	path = find_file(n, "snapshot-1");
-	if (strstr(path, ".meta"))
-		found[strlen(path) - 5] = 0;
 	flip_byte(path, 300);
 	log_set_level(-1);
 	assert_int_equal(node_try_open(n), -EBADMSG);
@@ -821,6 +867,7 @@ int main(void)
 		T(test_close_with_pending),
 		T(test_close_from_a_callback),
 		T(test_snapshot_and_restart),
+		T(test_ends_of_files_hold_nobody_up),
 		T(test_snapshot_install),
 		T(test_large_snapshot),
 		T(test_no_change_during_a_snapshot),

@@ -1,5 +1,6 @@
 """Who belongs to a pool: leaving it, and knowing that; coming again; how many
 vote; one identity on two hosts; many members."""
+import hashlib
 import shutil
 import subprocess
 import time
@@ -95,19 +96,36 @@ class Members(PoolCase):
         shutil.copytree(m.dir / "data", copy, ignore=shutil.ignore_patterns("xapi"))
         m.start_daemon()
         m.wait_up().close()
-        before = {p: p.read_bytes() for p in (copy / "raft").iterdir()}
-        done = subprocess.run(
-            [BUILD / "xenpoold", f"--data-dir={copy}", f"--address={self.pool.network}.99",
-             "--https-port=8443", "--http-port=0", "--peer-port=7443",
-             "--executor-socket=/nonexistent/x"],
-            capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL)
-        self.assertEqual(done.returncode, 1)
-        said = done.stdout + done.stderr
+        said = self.refused(copy, f"{self.pool.network}.99")
         self.assertIn(f"the member at {m.address}:7443", said)
         self.assertIn("start this host with an empty one", said)
-        self.assertEqual({p: p.read_bytes() for p in (copy / "raft").iterdir()}, before)
+        # Also at the member's own address, while the member is there.
+        pid = m.daemon.pid
+        said = self.refused(copy, m.address)
+        self.assertIn(f"cannot listen on {m.address}:", said)
+        self.assertIn("is the address this host's, and the port free?", said)
+        m.client().close()
+        self.assertEqual(m.daemon.pid, pid)
         self.assertEqual(len(c.host.get_all()), len(self.pool.members))
         self.pool.wait_converged()
+
+    def refused(self, folder, address):
+        """What a daemon says that does not start with this folder at this address,
+        and leaves the folder as it was."""
+        def content():
+            return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+                    for p in folder.rglob("*")
+                    if p.is_file() and not p.name.startswith(("pool.db", "lock"))}
+        before = content()
+        done = subprocess.run(
+            [BUILD / "xenpoold", f"--data-dir={folder}", f"--address={address}",
+             "--https-port=8443", "--http-port=0", "--peer-port=7443",
+             "--executor-socket=/nonexistent/x",
+             f"--root-password-file={self.pool.dir}/password"],
+            capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(content(), before)
+        return done.stdout + done.stderr
 
 
 class Many(PoolCase):

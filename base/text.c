@@ -354,3 +354,16 @@ bool hex_decode(const char *s, size_t n, uint8_t *out)
 	}
 	return true;
 }
+
+bool path_is_plain(const char *path, size_t max)
+{
+	if (*path != '/' || strlen(path) > max ||
+	    path[strlen(path) - 1] == '/')
+		return false;
+	for (const char *q = path; q; q = strchr(q + 1, '/'))
+		if (!strncmp(q, "//", 2) || !strncmp(q, "/../", 4) ||
+		    !strcmp(q, "/..") || !strncmp(q, "/./", 3) ||
+		    !strcmp(q, "/."))
+			return false;
+	return true;
+}

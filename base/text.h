@@ -8,6 +8,8 @@
  * characters that XML 1.0 allows (section 2.2): TAB, LF, CR, U+20..U+D7FF,
  * U+E000..U+FFFD, U+10000..U+10FFFF. NUL is not allowed. */
 bool text_valid(const char *s, size_t n);
+/* An absolute path of at most max bytes, without //, . and .. */
+bool path_is_plain(const char *path, size_t max);
 
 /* "20180102T14:05:54Z" and a NUL; years 0..9999, clamped. */
 #define DATE_LEN 18

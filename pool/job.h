@@ -87,9 +87,20 @@ void job_evacuate_tick(struct pool *p, struct record *job);
 void job_tell_parent(struct job_end *e, const struct value *error);
 
 /* ---- job_config.c ---- */
-/* The executor's `config` of a VM. */
-struct value *job_vm_config(const struct record *vm);
+/* The executor's `config` of a VM that is or will be on host. */
+struct value *job_vm_config(const struct store *s, const struct record *vm,
+			    const struct record *host);
 /* The part of VM.xenstore_data that reaches the guest. */
 struct value *job_vm_xenstore(const struct record *vm);
+
+/* ---- job_device.c: devices as in `config` ---- */
+/* The drive with this disk in it; NULL when a domain gets none: a disk without
+ * contents, a floppy. */
+struct value *job_disk(const struct store *s, const struct record *vbd,
+		       const char *vdi_ref, const struct record *host);
+struct value *job_vif(const struct store *s, const struct record *vif);
+struct value *job_vm_disks(const struct store *s, const struct record *vm,
+			   const struct record *host);
+struct value *job_vm_vifs(const struct store *s, const struct record *vm);
 
 #endif

@@ -1,4 +1,5 @@
 /* A VM's row as the executor's configuration of a domain. */
+#include <ctype.h>
 #include <string.h>
 
 #include "pool/job.h"
@@ -65,7 +66,21 @@ static int64_t memory_target(const struct record *vm)
 	return target <= 0 ? max : MIN(target, max);
 }
 
-struct value *job_vm_config(const struct record *vm)
+/* What an emulated machine boots from. Clients write the order as "CDN" too. */
+static struct value *hvm_boot(const struct record *vm)
+{
+	const struct value *params = vm->fields[F_VM_HVM_boot_params];
+	_cleanup_(freep) char *order = xstrdup(value_get_str(params, "order"));
+
+	for (char *c = order; *c; c++)
+		*c = (char)tolower((unsigned char)*c);
+	return value_map_of(
+		"order", value_stringz(order), "firmware",
+		value_stringz(value_get_str(params, "firmware")), NULL);
+}
+
+struct value *job_vm_config(const struct store *s, const struct record *vm,
+			    const struct record *host)
 {
 	const char *type = vm_boot_type(vm);
 	bool kernel = strcmp(type, "hvm") != 0;
@@ -92,5 +107,7 @@ struct value *job_vm_config(const struct record *vm)
 		"platform", filtered(vm->fields[F_VM_platform], any_key),
 		"other_config", filtered(vm->fields[F_VM_other_config],
 					 any_key),
-		NULL);
+		"hvm_boot", kernel ? value_map_empty() : hvm_boot(vm),
+		"disks", job_vm_disks(s, vm, host),
+		"vifs", job_vm_vifs(s, vm), NULL);
 }

@@ -49,16 +49,22 @@ static struct value *receive_params(const struct pool *p,
 				    const struct record *job,
 				    const struct record *vm)
 {
-	return value_struct_of("config", job_vm_config(vm), NULL);
+	const struct store *s = p->hooks.store(p->hooks.data);
+	const struct record *to = store_get_class(s, CLASS_host,
+						  record_str(job, F_job_host));
+
+	return value_struct_of("config", job_vm_config(s, vm, to), NULL);
 }
 
 static struct value *send_params(const struct pool *p, const struct record *job,
 				 const struct record *vm)
 {
+	bool live = strcmp(param(job, "live"), "false") != 0;
+
 	return value_struct_of("address", value_stringz(param(job, "address")),
 			       "port", value_int(atoi(param(job, "port"))),
-			       "token", value_stringz(param(job,
-							    "token")), NULL);
+			       "token", value_stringz(param(job, "token")),
+			       "live", value_bool(live), NULL);
 }
 
 static struct value *no_params(const struct pool *p, const struct record *job,

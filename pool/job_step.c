@@ -13,6 +13,17 @@ static bool job_param_is(const struct record *job, const char *key)
 	return !strcmp(value_get_str(job->fields[F_job_params], key), "true");
 }
 
+/* For the host that acts in this step. */
+static struct value *config_of(const struct pool *p, const struct record *job,
+			       const struct record *vm)
+{
+	const struct store *s = p->hooks.store(p->hooks.data);
+
+	return job_vm_config(s, vm, store_get_class(s, CLASS_host,
+						    record_str(job,
+							       F_job_host)));
+}
+
 static struct value *no_params(const struct pool *p, const struct record *job,
 			       const struct record *vm)
 {
@@ -24,7 +35,7 @@ static struct value *start_params(const struct pool *p,
 				  const struct record *vm)
 {
 	return value_struct_of(
-		"config", job_vm_config(vm),
+		"config", config_of(p, job, vm),
 		"paused", value_bool(job_param_is(job, "paused")), NULL);
 }
 
@@ -45,14 +56,14 @@ static struct value *clean_reboot_params(const struct pool *p,
 					 const struct record *vm)
 {
 	return value_struct_of("timeout_s", value_int(CLEAN_TIMEOUT_S),
-			       "config", job_vm_config(vm), NULL);
+			       "config", config_of(p, job, vm), NULL);
 }
 
 static struct value *config_params(const struct pool *p,
 				   const struct record *job,
 				   const struct record *vm)
 {
-	return value_struct_of("config", job_vm_config(vm), NULL);
+	return value_struct_of("config", config_of(p, job, vm), NULL);
 }
 
 /* Only the host itself knows where its images are. */
@@ -86,7 +97,7 @@ static struct value *resume_params(const struct pool *p,
 
 	return value_struct_of(
 		"image", value_stringz(*path ? path : made),
-		"config", job_vm_config(vm),
+		"config", config_of(p, job, vm),
 		"paused", value_bool(job_param_is(job, "paused")), NULL);
 }
 

@@ -17,6 +17,7 @@ pool_libpool_a_SOURCES = \
 	pool/host_live.c \
 	pool/job.c pool/job.h \
 	pool/job_config.c \
+	pool/job_device.c \
 	pool/job_end.c \
 	pool/job_evacuate.c \
 	pool/job_leader.c \

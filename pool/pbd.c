@@ -101,13 +101,15 @@ static struct value *plug_error(struct req *r, const struct record *pbd,
 	const struct record *host = store_get_class(
 		req_store(r), CLASS_host, record_str(pbd, F_PBD_host));
 	const struct value *pbds = sr->fields[F_SR_PBDs];
+	struct value *error;
 
 	if (!host || !host_counts_live(r->pool, host))
 		return api_error("HOST_OFFLINE", record_str(pbd, F_PBD_host),
 				 NULL);
-	if (!sr_has_driver(sr))
-		return api_error("SR_UNKNOWN_DRIVER",
-				 record_str(sr, F_SR_type), NULL);
+	error = sr_config_error(record_str(sr, F_SR_type),
+				pbd->fields[F_PBD_device_config]);
+	if (error)
+		return error;
 	for (uint32_t i = 0; i < pbds->n && !record_bool(sr, F_SR_shared);
 	     i++) {
 		const struct record *other = store_get_class(

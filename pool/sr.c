@@ -9,11 +9,6 @@ struct value *error_of_sr(const char *code, const char *sr_ref)
 	return api_error(code, sr_ref, NULL);
 }
 
-bool sr_has_driver(const struct record *sr)
-{
-	return value_is_str(sr->fields[F_SR_type], SR_DRIVER);
-}
-
 static const struct record *pbd_at(const struct store *s,
 				   const struct record *sr, uint32_t i)
 {
@@ -32,38 +27,100 @@ bool sr_has_plugged_pbd(const struct store *s, const struct record *sr)
 	return false;
 }
 
-/* ---- the driver ---- */
+/* ---- the drivers ---- */
 
-static const char *const features[] = {
-	"VDI_CREATE", "VDI_DELETE", "VDI_ATTACH", "VDI_DETACH", "VDI_CLONE",
-	"VDI_SNAPSHOT", "VDI_RESIZE", "VDI_RESIZE_ONLINE", "VDI_UPDATE",
-	"SR_UPDATE",
+struct driver {
+	const char *type, *label, *description;
+	const char *needs; /* in device_config: a folder's path; may be NULL */
+	const char *features[12];
 };
 
-void sm_add_driver(struct txn *t)
+static const struct driver drivers[] = {
+	{ SR_DRIVER, "Dummy", "Disks without contents", NULL,
+	  { "VDI_CREATE", "VDI_DELETE", "VDI_ATTACH", "VDI_DETACH", "VDI_CLONE",
+	    "VDI_SNAPSHOT", "VDI_RESIZE", "VDI_RESIZE_ONLINE", "VDI_UPDATE",
+	    "SR_UPDATE", NULL } },
+	{ SR_FILES, "Files", "Disk images that are in a folder already",
+	  "location",
+	  { "VDI_INTRODUCE", "VDI_ATTACH", "VDI_DETACH", "VDI_UPDATE",
+	    "SR_UPDATE", NULL } },
+};
+
+static const struct driver *driver_of(const char *type)
 {
-	struct value *names = value_set_new(ARRAY_LEN(features));
+	for (size_t i = 0; i < ARRAY_LEN(drivers); i++)
+		if (!strcmp(drivers[i].type, type))
+			return &drivers[i];
+	return NULL;
+}
+
+bool sr_has_driver(const struct record *sr)
+{
+	return driver_of(record_str(sr, F_SR_type));
+}
+
+bool sr_can(const struct record *sr, const char *feature)
+{
+	const struct driver *d = driver_of(record_str(sr, F_SR_type));
+
+	for (size_t i = 0; d && d->features[i]; i++)
+		if (!strcmp(d->features[i], feature))
+			return true;
+	return false;
+}
+
+struct value *sr_config_error(const char *type,
+			      const struct value *device_config)
+{
+	const struct driver *d = driver_of(type);
+	const char *path;
+
+	if (!d)
+		return error_of_sr("SR_UNKNOWN_DRIVER", type);
+	path = d->needs ? value_get_str(device_config, d->needs) : "/dev";
+	return path_is_plain(path, 512) ? NULL :
+	       api_error("INVALID_VALUE", "device_config:location", path, NULL);
+}
+
+static void add_driver(struct txn *t, const struct driver *driver)
+{
+	struct value *names = value_set_new(ARRAY_LEN(driver->features));
 	struct draft d;
 
 	draft_create(&d, t, CLASS_SM, NULL);
-	draft_str(&d, F_SM_type, SR_DRIVER);
-	draft_str(&d, F_SM_name_label, "Dummy");
-	draft_str(&d, F_SM_name_description, "Disks without contents");
+	draft_str(&d, F_SM_type, driver->type);
+	draft_str(&d, F_SM_name_label, driver->label);
+	draft_str(&d, F_SM_name_description, driver->description);
 	draft_str(&d, F_SM_vendor, "xenpool");
 	draft_str(&d, F_SM_copyright, "Apache-2.0");
 	draft_str(&d, F_SM_version, "1.0");
 	draft_str(&d, F_SM_required_api_version, "1.0");
-	for (size_t i = 0; i < ARRAY_LEN(features); i++) {
-		names->items[i] = value_stringz(features[i]);
-		draft_map_put(&d, F_SM_features, features[i], value_int(1));
+	if (driver->needs)
+		draft_map_put(&d, F_SM_configuration, driver->needs,
+			      value_stringz("the folder's absolute path"));
+	for (names->n = 0; driver->features[names->n]; names->n++) {
+		const char *f = driver->features[names->n];
+
+		names->items[names->n] = value_stringz(f);
+		draft_map_put(&d, F_SM_features, f, value_int(1));
 	}
 	draft_set(&d, F_SM_capabilities, names);
 	draft_write(&d);
 }
 
+void sm_add_drivers(struct txn *t)
+{
+	for (size_t i = 0; i < ARRAY_LEN(drivers); i++)
+		add_driver(t, &drivers[i]);
+}
+
 static void sr_get_supported_types(struct req *r)
 {
-	req_reply(r, value_set_of(SR_DRIVER, NULL));
+	struct value *set = value_set_new(ARRAY_LEN(drivers));
+
+	for (size_t i = 0; i < ARRAY_LEN(drivers); i++)
+		set->items[i] = value_stringz(drivers[i].type);
+	req_reply(r, set);
 }
 
 /* ---- allowed operations, sizes ---- */
@@ -72,16 +129,24 @@ struct value *sr_allowed_operations(const struct record *sr, bool plugged)
 {
 	static const char *const always[] = { "scan", "plug", "unplug",
 					      "pbd_create", "pbd_destroy" };
-	static const char *const by_driver[] = { "update", "vdi_create",
-		"vdi_destroy", "vdi_resize", "vdi_clone", "vdi_snapshot" };
+	static const struct {
+		const char *op, *feature;
+	} by_driver[] = {
+		{ "update", "SR_UPDATE" }, { "vdi_create", "VDI_CREATE" },
+		{ "vdi_introduce", "VDI_INTRODUCE" },
+		{ "vdi_destroy", "VDI_DELETE" }, { "vdi_resize", "VDI_RESIZE" },
+		{ "vdi_clone", "VDI_CLONE" },
+		{ "vdi_snapshot", "VDI_SNAPSHOT" },
+	};
 	static const char *const unplugged[] = { "destroy", "forget" };
 	struct value *set = value_set_new(16);
 	uint32_t n = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(always); i++)
 		set->items[n++] = value_stringz(always[i]);
-	for (size_t i = 0; sr_has_driver(sr) && i < ARRAY_LEN(by_driver); i++)
-		set->items[n++] = value_stringz(by_driver[i]);
+	for (size_t i = 0; i < ARRAY_LEN(by_driver); i++)
+		if (sr_can(sr, by_driver[i].feature))
+			set->items[n++] = value_stringz(by_driver[i].op);
 	for (size_t i = 0; !plugged && i < ARRAY_LEN(unplugged); i++)
 		set->items[n++] = value_stringz(unplugged[i]);
 	set->n = n;
@@ -171,12 +236,12 @@ static void sr_create(struct req *r)
 {
 	bool shared = req_arg_bool(r, 7);
 	_cleanup_(freep) char *type = lower(req_arg_str(r, 5));
+	struct value *error = sr_config_error(type, req_arg(r, 1)), *ref;
 	const struct record *host = NULL;
-	struct value *ref;
 	struct draft d;
 
-	if (strcmp(type, SR_DRIVER) != 0) {
-		req_fail(r, "SR_UNKNOWN_DRIVER", type, NULL);
+	if (error) {
+		req_fail_value(r, error);
 		return;
 	}
 	if (!shared && !(host = req_arg_record(r, 0, CLASS_host)))
@@ -184,7 +249,8 @@ static void sr_create(struct req *r)
 	draft_create(&d, req_txn(r), CLASS_SR, NULL);
 	take_names(r, &d, 3);
 	draft_int(&d, F_SR_physical_size, req_arg_int(r, 2) > 0 ?
-		  req_arg_int(r, 2) : SR_DRIVER_SIZE);
+		  req_arg_int(r, 2) : strcmp(type, SR_DRIVER) ? -1 :
+		  SR_DRIVER_SIZE);
 	ref = value_ref(d.now->ref);
 	add_pbds(r, d.t, value_str(ref), host);
 	draft_set(&d, F_SR_allowed_operations,
@@ -432,7 +498,7 @@ static void sr_probe(struct req *r)
 {
 	_cleanup_(freep) char *type = lower(req_arg_str(r, 2));
 
-	if (strcmp(type, SR_DRIVER) != 0)
+	if (!driver_of(type))
 		req_fail(r, "SR_UNKNOWN_DRIVER", type, NULL);
 	else
 		req_fail(r, "SR_OPERATION_NOT_SUPPORTED", REF_NULL, NULL);

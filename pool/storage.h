@@ -1,6 +1,11 @@
 /* What the files about storage share: repositories (SR), their connections
- * (PBD) and disks (VDI). The only driver is `dummy`: disks without contents, so
- * that every call here is rows only and one transaction.
+ * (PBD) and disks (VDI). Every call here is rows only and one transaction, for the
+ * drivers are two that need no host's help:
+ *   dummy  disks without contents: a domain does not get them
+ *   file   files in a folder (device_config: location) that somebody else made:
+ *          a VDI is introduced, its location is the file's name. A name that
+ *          ends in .qcow2 or .vhd is of that format, any other raw. Whether
+ *          the file is there, and may be opened, the executor finds out.
  */
 #ifndef POOL_STORAGE_H
 #define POOL_STORAGE_H
@@ -8,6 +13,7 @@
 #include "pool/vm_calls.h"
 
 #define SR_DRIVER "dummy"
+#define SR_FILES "file"
 /* Disks without contents take no room, but clients choose a repository by the
  * room that it says is left. */
 #define SR_DRIVER_SIZE (1024LL * 1024 * MIB)
@@ -15,14 +21,18 @@
 /* ---- sr.c ---- */
 extern const struct handler_def sr_handlers[];
 bool sr_has_driver(const struct record *sr);
+bool sr_can(const struct record *sr, const char *feature);
+/* What the driver needs to reach the SR is not there, or not fit: the error. */
+struct value *sr_config_error(const char *type,
+			      const struct value *device_config);
 bool sr_has_plugged_pbd(const struct store *s, const struct record *sr);
 struct value *sr_allowed_operations(const struct record *sr, bool plugged);
 /* virtual_allocation once the disks grow by so many bytes. sr must not have
  * changed meanwhile: t gets a guard for it. */
 void sr_grow(struct txn *t, const struct store *s, const struct record *sr,
 	     int64_t bytes);
-/* The row of the driver, in a new pool. */
-void sm_add_driver(struct txn *t);
+/* The rows of the drivers, in a new pool. */
+void sm_add_drivers(struct txn *t);
 /* Errors of many calls, as whole values. */
 struct value *error_of_sr(const char *code, const char *sr_ref);
 

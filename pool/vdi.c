@@ -65,13 +65,21 @@ static struct value *in_use(const struct vdi_check *c)
 
 static struct value *no_feature(const struct vdi_check *c)
 {
-	static const char *const have[] = { "snapshot", "clone", "copy",
-					    "destroy", "resize", "forget",
-					    "resize_online", "update", NULL };
-	bool any = !strcmp(c->op, "forget");
+	static const struct {
+		const char *op, *feature;
+	} needs[] = {
+		{ "snapshot", "VDI_SNAPSHOT" }, { "clone", "VDI_CLONE" },
+		{ "copy", "VDI_CLONE" }, { "destroy", "VDI_DELETE" },
+		{ "resize", "VDI_RESIZE" }, { "update", "VDI_UPDATE" },
+		{ "resize_online", "VDI_RESIZE_ONLINE" },
+	};
 
-	if (any || (is_op(c, have) && sr_has_driver(c->sr)))
+	if (!strcmp(c->op, "forget"))
 		return NULL;
+	for (size_t i = 0; i < ARRAY_LEN(needs); i++)
+		if (!strcmp(needs[i].op, c->op) &&
+		    sr_can(c->sr, needs[i].feature))
+			return NULL;
 	return error_of_sr("SR_OPERATION_NOT_SUPPORTED",
 			   value_str(c->sr->ref));
 }
@@ -178,7 +186,7 @@ static struct value *create_error(const struct store *s,
 	if (!strcmp(value_get_str(args, "type"), "cbt_metadata"))
 		return api_error("VDI_INCOMPATIBLE_TYPE", "", "cbt_metadata",
 				 NULL);
-	if (!sr_has_driver(sr))
+	if (!sr_can(sr, "VDI_CREATE"))
 		return error_of_sr("SR_OPERATION_NOT_SUPPORTED", sr_ref);
 	if (!sr_has_plugged_pbd(s, sr))
 		return error_of_sr("SR_HAS_NO_PBDS", sr_ref);
@@ -198,7 +206,8 @@ static void reply_new(struct req *r, struct draft *d)
 	struct txn *t = d->t;
 	struct value *ref = value_ref(d->now->ref);
 
-	draft_str(d, F_VDI_location, record_str(d->now, F_VDI_uuid));
+	if (!*record_str(d->now, F_VDI_location))
+		draft_str(d, F_VDI_location, record_str(d->now, F_VDI_uuid));
 	draft_bool(d, F_VDI_managed, true);
 	draft_set(d, F_VDI_allowed_operations,
 		  vdi_allowed_operations(req_store(r), d->now, NULL));
@@ -221,6 +230,72 @@ static void vdi_create(struct req *r)
 	}
 	draft_create(&d, req_txn(r), CLASS_VDI, NULL);
 	draft_take_args(&d, args, is_never_ignored);
+	reply_new(r, &d);
+}
+
+/* A file's name, which cannot lead out of the folder. */
+static bool is_file_name(const char *s)
+{
+	return *s && *s != '.' && strlen(s) <= 255 && !strchr(s, '/');
+}
+
+static struct value *introduce_error(const struct store *s, const char *uuid,
+				     const struct record *sr,
+				     const char *location)
+{
+	if (!sr_can(sr, "VDI_INTRODUCE"))
+		return error_of_sr("SR_OPERATION_NOT_SUPPORTED",
+				   value_str(sr->ref));
+	if (!sr_has_plugged_pbd(s, sr))
+		return error_of_sr("SR_HAS_NO_PBDS", value_str(sr->ref));
+	if (*uuid && (!uuid_valid(uuid, strlen(uuid)) ||
+		      store_by_uuid(s, CLASS_VDI, uuid)))
+		return api_error("UUID_INVALID", "VDI", uuid, NULL);
+	if (!is_file_name(location))
+		return api_error("INVALID_VALUE", "location", location, NULL);
+	for (uint32_t i = 0; i < sr->fields[F_SR_VDIs]->n; i++) {
+		const struct record *vdi = store_get_class(
+			s, CLASS_VDI,
+			value_str(sr->fields[F_SR_VDIs]->items[i]));
+
+		if (vdi && value_is_str(vdi->fields[F_VDI_location], location))
+			return api_error("LOCATION_NOT_UNIQUE",
+					 value_str(sr->ref), location, NULL);
+	}
+	return NULL;
+}
+
+/* By argument, from the second on. */
+static const int introduced[] = {
+	F_VDI_name_label, F_VDI_name_description, F_VDI_SR, F_VDI_type,
+	F_VDI_sharable, F_VDI_read_only, F_VDI_other_config, F_VDI_location,
+	F_VDI_xenstore_data, F_VDI_sm_config, -1, F_VDI_virtual_size,
+	F_VDI_physical_utilisation,
+};
+
+static void vdi_introduce(struct req *r)
+{
+	struct record *sr = req_arg_record(r, 3, CLASS_SR);
+	const char *uuid = req_arg_str(r, 0), *location = req_arg_str(r, 8);
+	struct value *error;
+	struct draft d;
+
+	if (!sr)
+		return;
+	error = introduce_error(req_store(r), uuid, sr, location);
+	if (!error && req_arg_int(r, 12) < 0)
+		error = size_error(req_arg_int(r, 12));
+	if (error) {
+		req_fail_value(r, error);
+		return;
+	}
+	draft_create(&d, req_txn(r), CLASS_VDI, *uuid ? uuid : NULL);
+	for (unsigned i = 0; i < ARRAY_LEN(introduced); i++)
+		if (introduced[i] >= 0)
+			draft_copy(&d, (unsigned)introduced[i],
+				   req_arg(r, i + 1));
+	if (!*record_str(d.now, F_VDI_name_label))
+		draft_str(&d, F_VDI_name_label, location);
 	reply_new(r, &d);
 }
 
@@ -307,7 +382,7 @@ static void vdi_copy(struct req *r)
 	sr = req_arg_record(r, 1, CLASS_SR);
 	if (!sr)
 		return;
-	if (!sr_has_driver(sr))
+	if (!sr_can(sr, "VDI_CREATE"))
 		error = error_of_sr("SR_OPERATION_NOT_SUPPORTED",
 				    value_str(sr->ref));
 	else if (!sr_has_plugged_pbd(req_store(r), sr))
@@ -558,6 +633,7 @@ static void vdi_force_unlock(struct req *r)
 
 const struct handler_def vdi_handlers[] = {
 	{ M_VDI_create, vdi_create },
+	{ M_VDI_introduce, vdi_introduce },
 	{ M_VDI_clone, vdi_clone },
 	{ M_VDI_snapshot, vdi_snapshot },
 	{ M_VDI_copy, vdi_copy },

@@ -91,6 +91,14 @@
 VM_CALLS(X)
 #undef X
 
+/* vm_device.c, vm_draft.c */
+#define VM_MAX_DEVICE 254 /* disks and cards, each from 0 on */
+/* "0", "xvda", "hdb", "sdc", "xvdaa" as a number; -1 when it is none. */
+int vbd_number(const char *userdevice);
+/* Whether the domain is given the device: all when it is booted, later those
+ * that are attached. */
+bool vm_device_is_wanted(const struct record *vm, const struct record *device,
+			 unsigned attached_field);
 /* vm_create.c: takes over what a create call's struct gives, but for fields
  * that ignored() names. */
 void draft_take_args(struct draft *d, const struct value *args,

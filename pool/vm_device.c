@@ -6,9 +6,6 @@
 
 #include "pool/vm_calls.h"
 
-#define MAX_DISK 254
-#define MAX_CARD 254
-
 static struct value *one_error(const char *code, const char *param)
 {
 	return api_error(code, param, NULL);
@@ -29,7 +26,6 @@ static struct record *arg_row(const struct req *r, const char *member, int cls,
 
 /* ---- disk numbers ---- */
 
-/* "0", "xvda", "hdb", "sdc", "xvdaa"; -1 when it is none of these. */
 static int letters_number(const char *s)
 {
 	int n = 0;
@@ -37,7 +33,7 @@ static int letters_number(const char *s)
 	if (!*s)
 		return -1;
 	for (; *s; s++) {
-		if (*s < 'a' || *s > 'z' || n > MAX_DISK)
+		if (*s < 'a' || *s > 'z' || n > VM_MAX_DEVICE)
 			return -1;
 		n = n * 26 + (*s - 'a' + 1);
 	}
@@ -58,7 +54,7 @@ static int decimal_number(const char *s, int max)
 	return n <= max ? n : -1;
 }
 
-static int disk_number(const char *s)
+int vbd_number(const char *s)
 {
 	int n = -1;
 
@@ -67,13 +63,13 @@ static int disk_number(const char *s)
 	else if (!strncmp(s, "hd", 2) || !strncmp(s, "sd", 2))
 		n = letters_number(s + 2);
 	else
-		return decimal_number(s, MAX_DISK);
-	return n <= MAX_DISK ? n : -1;
+		return decimal_number(s, VM_MAX_DEVICE);
+	return n <= VM_MAX_DEVICE ? n : -1;
 }
 
 void vbd_device_name(const char *userdevice, char out[16])
 {
-	int n = disk_number(userdevice);
+	int n = vbd_number(userdevice);
 
 	if (n < 0)
 		*out = '\0';
@@ -85,12 +81,12 @@ void vbd_device_name(const char *userdevice, char out[16])
 
 /* Marks the numbers in use among the devices of a VM. */
 static void used_numbers(const struct store *s, const struct value *set,
-			 unsigned field, bool used[MAX_DISK + 1])
+			 unsigned field, bool used[VM_MAX_DEVICE + 1])
 {
 	for (uint32_t i = 0; i < set->n; i++) {
 		const struct record *row = store_get(s,
 						     value_str(set->items[i]));
-		int n = row ? disk_number(record_str(row, field)) : -1;
+		int n = row ? vbd_number(record_str(row, field)) : -1;
 
 		if (n >= 0)
 			used[n] = true;
@@ -211,7 +207,7 @@ void vbd_create(struct req *r)
 	const struct value *args = req_arg(r, 0);
 	const struct value *empty = value_get(args, "empty");
 	const char *wanted = value_get_str(args, "userdevice");
-	bool used[MAX_DISK + 1] = { false };
+	bool used[VM_MAX_DEVICE + 1] = { false };
 	struct value *error = NULL, *device = NULL;
 	struct record *vm, *vdi = NULL;
 
@@ -223,8 +219,8 @@ void vbd_create(struct req *r)
 	if (!error) {
 		used_numbers(req_store(r), vm->fields[F_VM_VBDs],
 			     F_VBD_userdevice, used);
-		device = pick_device(wanted, used, MAX_DISK,
-				     disk_number(wanted), &error);
+		device = pick_device(wanted, used, VM_MAX_DEVICE,
+				     vbd_number(wanted), &error);
 	}
 	if (!error)
 		vbd_write(r, vm, vdi, device);
@@ -425,7 +421,7 @@ void vif_create(struct req *r)
 {
 	const struct value *args = req_arg(r, 0);
 	const char *wanted = value_get_str(args, "device");
-	bool used[MAX_CARD + 1] = { false };
+	bool used[VM_MAX_DEVICE + 1] = { false };
 	struct value *error = NULL, *device = NULL, *mac = NULL;
 	struct record *vm;
 
@@ -436,8 +432,8 @@ void vif_create(struct req *r)
 	if (!error) {
 		used_numbers(req_store(r), vm->fields[F_VM_VIFs], F_VIF_device,
 			     used);
-		device = pick_device(wanted, used, MAX_CARD,
-				     decimal_number(wanted, MAX_CARD), &error);
+		device = pick_device(wanted, used, VM_MAX_DEVICE,
+				     decimal_number(wanted, VM_MAX_DEVICE), &error);
 	}
 	if (device)
 		mac = vif_mac(vm, value_get_str(args, "MAC"),

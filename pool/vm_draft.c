@@ -125,16 +125,22 @@ void draft_write(struct draft *d)
 	draft_drop(d);
 }
 
+static bool is_halted(const struct record *vm)
+{
+	return value_is_str(vm->fields[F_VM_power_state], "Halted");
+}
+
+bool vm_device_is_wanted(const struct record *vm, const struct record *device,
+			 unsigned attached_field)
+{
+	return is_halted(vm) || record_bool(device, attached_field);
+}
+
 /* A boot attaches every device; one that was made later, and never plugged,
  * stays as it is. */
 static bool is_booting(const struct draft *vm)
 {
-	return vm_is_live(vm->now) && !vm_is_live(vm->base);
-}
-
-static bool is_halted(const struct draft *vm)
-{
-	return value_is_str(vm->now->fields[F_VM_power_state], "Halted");
+	return vm_is_live(vm->now) && is_halted(vm->base);
 }
 
 /* What may be done with a disk depends on whether a drive has it in use. */
@@ -162,7 +168,7 @@ static void write_vbd(struct draft *vm, const struct store *s,
 		vbd_device_name(record_str(vbd, F_VBD_userdevice), device);
 		draft_str(&d, F_VBD_device, device);
 		draft_bool(&d, F_VBD_currently_attached, true);
-	} else if (is_halted(vm)) {
+	} else if (is_halted(vm->now)) {
 		draft_bool(&d, F_VBD_currently_attached, false);
 		draft_bool(&d, F_VBD_reserved, false);
 		draft_set(&d, F_VBD_current_operations, value_map_empty());
@@ -180,7 +186,7 @@ static void write_vif(struct draft *vm, struct record *vif)
 	draft_edit(&d, vm->t, vif);
 	if (is_booting(vm)) {
 		draft_bool(&d, F_VIF_currently_attached, true);
-	} else if (is_halted(vm)) {
+	} else if (is_halted(vm->now)) {
 		draft_bool(&d, F_VIF_currently_attached, false);
 		draft_bool(&d, F_VIF_reserved, false);
 		draft_set(&d, F_VIF_current_operations, value_map_empty());

@@ -327,13 +327,17 @@ static void migrate_start_job(struct req *r, struct record *vm,
 	struct job_spec spec = { .kind = "migrate", .step = "receive",
 				 .host = to, .source = from, .destination = to,
 				 .author = author_of(r) };
+	const char *live = value_get_str(req_arg(r, 2), "live");
 	struct txn *t = req_txn(r);
 	struct draft d;
 
 	spec.task = mark_vm(r, t, &d, vm, "pool_migrate");
 	draft_copy(&d, F_VM_scheduled_to_be_resident_on, to->ref);
 	mark_host(t, to, spec.task, "vm_migrate");
-	job_create(r->pool, t, vm, &spec, NULL, NULL);
+	/* Live unless it is said not to be: "false" stops the guest for the
+	 * whole copy, the only way where Xen cannot follow its writes. */
+	job_create(r->pool, t, vm, &spec,
+		   value_map_of("live", value_stringz(live), NULL), NULL);
 	draft_write_vm(&d, req_store(r));
 	req_start_job(r, t);
 }

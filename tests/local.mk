@@ -12,6 +12,7 @@ UNIT_TESTS = \
 	tests/unit/test_guest \
 	tests/unit/test_http \
 	tests/unit/test_image \
+	tests/unit/test_job_config \
 	tests/unit/test_jsonrpc \
 	tests/unit/test_link \
 	tests/unit/test_pool_event \
@@ -69,6 +70,9 @@ tests_unit_test_http_SOURCES = tests/unit/test_http.c
 tests_unit_test_http_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_image_SOURCES = tests/unit/test_image.c
 tests_unit_test_image_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_job_config_SOURCES = tests/unit/test_job_config.c
+tests_unit_test_job_config_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(RPC) \
+	$(RPC_LIBS) $(EXECUTOR) $(XEN_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_jsonrpc_SOURCES = tests/unit/test_jsonrpc.c
 tests_unit_test_jsonrpc_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_link_SOURCES = tests/unit/test_link.c

@@ -164,15 +164,7 @@ static void parse_sizes(struct parse *p, struct domain_config *c)
 
 bool domain_path_plain(const char *path)
 {
-	if (*path != '/' || strlen(path) > DOMAIN_MAX_PATH ||
-	    path[strlen(path) - 1] == '/')
-		return false;
-	for (const char *q = path; q; q = strchr(q + 1, '/'))
-		if (!strncmp(q, "//", 2) || !strncmp(q, "/../", 4) ||
-		    !strcmp(q, "/..") || !strncmp(q, "/./", 3) ||
-		    !strcmp(q, "/."))
-			return false;
-	return true;
+	return path_is_plain(path, DOMAIN_MAX_PATH);
 }
 
 static const struct word formats[] = {

@@ -75,9 +75,10 @@
  *   resume     image, config, paused          -> domid
  *   migrate_receive config                    -> domid (-1: not known yet),
  *                                             address, port, token
- *   migrate_send address, port, token, live:bool (true; real Xen: false stops
- *                                             the guest for the whole copy) -> (domain kept paused here; on
- *                                             failure it runs on)
+ *   migrate_send address, port, token, live:bool (true; false stops the guest
+ *                                             for the whole copy; domain kept
+ *                                             paused here; on failure it runs
+ *                                             on)
  *   migrate_activate                          -> domid (incoming one unpaused,
  *                                             unless it was paused before)
  *   migrate_abort                             (source: unpaused again if it was
@@ -91,7 +92,11 @@
  * config: {name, uuid, memory_static_max, memory_target (bytes), vcpus,
  *   vcpus_max, domain_type: hvm|pv|pvh, kernel, ramdisk, args, bootloader,
  *   on_shutdown, on_reboot, on_crash, xenstore: map, platform: map,
- *   other_config: map}
+ *   other_config: map, hvm_boot: map {order, firmware},
+ *   disks: [disk], vifs: [vif]}
+ * disk: {number (0 is xvda), path ("": an empty drive), format: raw|qcow2|vhd,
+ *   readonly:bool, cdrom:bool}   in the order in which a bootloader looks
+ * vif: {number, mac, bridge, mtu}
  * The simulated Xen reads other_config keys "sim:start_ms", "sim:shutdown_ms",
  * "sim:migrate_ms" (delays), "sim:fail" (a verb that fails with
  * INTERNAL_ERROR), "sim:ignore_shutdown" (a guest that never answers), and

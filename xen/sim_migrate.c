@@ -303,13 +303,15 @@ static int transfer(struct transfer *t)
 	_cleanup_(buf_deinit) struct buf state = BUF_INIT;
 	int r = link_open(t);
 
-	if (r == 0)
+	if (r == 0 && t->to->live)
 		r = copy_memory(t);
 	if (r != 0)
 		return r;
 	pthread_mutex_lock(&t->s->lock);
 	r = freeze_locked(t, &state);
 	pthread_mutex_unlock(&t->s->lock);
+	if (r == 0 && !t->to->live)
+		r = copy_memory(t);
 	if (r == 0)
 		r = sim_scripted(t->c, &t->script, "migrate_send");
 	if (r == 0)

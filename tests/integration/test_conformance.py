@@ -317,7 +317,7 @@ class Conformance(PoolCase):
         c = self.c
         host = c.host.get_all()[0]
         self.check([
-            ("SR.get_supported_types", [], ["dummy"]),
+            ("SR.get_supported_types", [], ["dummy", "file"]),
             ("SR.create", [host, {}, 0, "n", "", "nfs", "", True, {}],
              ["SR_UNKNOWN_DRIVER", "nfs"]),
             ("SR.create", [GONE, {}, 0, "n", "", "dummy", "", False],

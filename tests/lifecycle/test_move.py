@@ -51,6 +51,22 @@ class Move(LifeCase):
         self.assert_settled(c)
         self.assert_counts(vm)
 
+    def test_02b_not_live(self):
+        """Stopped for the whole copy, any guest can go anywhere; what it counted
+        it does not count again."""
+        c, vm = self.c, self.running("stopped", "pv")
+        before = self.ticks(vm)
+        with Gap(self.pool, self.uuid) as gap:
+            self.do(c.VM.pool_migrate, vm, self.host_b, {"live": "false"})
+            self.counts_beyond(vm, before + 5)
+        say(f"not live: silent for {gap.longest:.2f} s")
+        self.assertEqual(c.VM.get_resident_on(vm), self.host_b)
+        self.assert_domain(vm, "running")
+        self.assert_one_life(vm)
+        if not REAL:  # as long as its copying takes, or nearly
+            self.assertGreater(gap.longest, 0.8)
+        self.assert_settled(c)
+
     def test_03_no_room(self):
         """The other host is full."""
         c, vm = self.c, self.running("squeezed")

@@ -76,6 +76,14 @@ static void test_golden(void **state)
 	check_golden("hvm");
 }
 
+/* What the pool makes of rows: see test_job_config. */
+static void test_golden_of_pool(void **state)
+{
+	check_golden("pool-pvh");
+	check_golden("pool-pv");
+	check_golden("pool-hvm");
+}
+
 /* A configuration that is good but for what is said of it. */
 static char *with(const char *type, const char *more)
 {
@@ -211,6 +219,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_golden),
+		cmocka_unit_test(test_golden_of_pool),
 		cmocka_unit_test(test_platform_is_no_weapon),
 		cmocka_unit_test(test_boot),
 		cmocka_unit_test(test_xenstore_keys),

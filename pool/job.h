@@ -81,6 +81,18 @@ extern const struct job_step job_migrate_steps[]; /* ended by a NULL kind */
 /* Undoes a migration before its switch. */
 void job_migrate_abort(struct job_end *e, struct value *takes_error);
 
+/* ---- job_change.c ---- */
+extern const struct job_step job_change_steps[]; /* ended by a NULL kind */
+/* What a job of this kind makes of a device's row. */
+void device_becomes(struct draft *d, const char *kind, const char *vdi_ref);
+void device_write(struct draft *d, const struct store *s,
+		  const struct record *vm);
+/* Takes the job's mark off its device, if it has one; became: the kind of the
+ * job when it was done, else NULL. */
+void device_unmark(const struct store *s, struct txn *t,
+		   const struct record *vm, const struct record *job,
+		   const char *became);
+
 /* ---- job_evacuate.c ---- */
 void job_evacuate_tick(struct pool *p, struct record *job);
 /* Leaves a failed job's error in the job that it was a part of. */

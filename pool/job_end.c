@@ -122,8 +122,10 @@ static void remove_job(const struct store *s, struct txn *t, struct draft *vm,
 
 	for (size_t i = 0; i < ARRAY_LEN(hosts); i++)
 		unmark_host(s, t, record_str(job, hosts[i]), mark);
-	if (vm)
+	if (vm) {
 		draft_map_remove(vm, F_VM_current_operations, mark);
+		device_unmark(s, t, vm->now, job, NULL);
+	}
 	txn_destroy(t, value_str(job->ref));
 }
 

@@ -289,6 +289,8 @@ const struct job_step *job_step_find(const char *kind, const char *step)
 					       ARRAY_LEN(plain_steps), kind,
 					       step);
 
+	if (!found)
+		found = find_in(job_change_steps, SIZE_MAX, kind, step);
 	return found ? found : find_in(job_migrate_steps, SIZE_MAX, kind, step);
 }
 

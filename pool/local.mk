@@ -16,6 +16,7 @@ pool_libpool_a_SOURCES = \
 	pool/host.c \
 	pool/host_live.c \
 	pool/job.c pool/job.h \
+	pool/job_change.c \
 	pool/job_config.c \
 	pool/job_device.c \
 	pool/job_end.c \
@@ -63,6 +64,7 @@ pool_libpool_a_SOURCES = \
 	pool/vm_memory.c \
 	pool/vm_metrics.c \
 	pool/vm_ops.c \
+	pool/vm_plug.c \
 	pool/vm_query.c \
 	pool/vm_reconcile.c \
 	pool/vm_state.c \

@@ -38,7 +38,15 @@ static bool is_active(const struct record *vbd)
 	       record_bool(vbd, F_VBD_reserved);
 }
 
-/* A copy bears readers, and these bear anybody. */
+/* A copy bears readers. */
+static bool uses(const struct vdi_check *c, const struct record *vbd)
+{
+	return value_equal(vbd->fields[F_VBD_VDI], c->vdi->ref) &&
+	       is_active(vbd) &&
+	       (strcmp(c->op, "copy") != 0 ||
+		value_is_str(vbd->fields[F_VBD_mode], "RW"));
+}
+
 static struct value *in_use(const struct vdi_check *c)
 {
 	static const char *const any[] = { "snapshot", "resize_online", "clone",
@@ -47,20 +55,18 @@ static struct value *in_use(const struct vdi_check *c)
 
 	if (is_op(c, any))
 		return NULL;
-	for (uint32_t i = 0; i < vbds->n; i++) {
+	bool used = c->changed && uses(c, c->changed);
+
+	for (uint32_t i = 0; i < vbds->n && !used; i++) {
 		const struct record *vbd = store_get_class(
 			c->s, CLASS_VBD, value_str(vbds->items[i]));
 
-		if (vbd && c->changed && value_equal(vbd->ref, c->changed->ref))
-			vbd = c->changed;
-		if (!vbd || !is_active(vbd) ||
-		    (!strcmp(c->op, "copy") &&
-		     !value_is_str(vbd->fields[F_VBD_mode], "RW")))
-			continue;
-		return api_error("VDI_IN_USE", value_str(c->vdi->ref), c->op,
-				 NULL);
+		used = vbd && uses(c, vbd) &&
+		       !(c->changed &&
+			 value_equal(vbd->ref, c->changed->ref));
 	}
-	return NULL;
+	return used ? api_error("VDI_IN_USE", value_str(c->vdi->ref), c->op,
+				NULL) : NULL;
 }
 
 static struct value *no_feature(const struct vdi_check *c)

@@ -39,6 +39,7 @@
 	X(VM_set_memory, vm_set_memory)                           \
 	X(VM_set_memory_target_live, vm_nothing)                  \
 	X(VM_set_VCPUs_max, vm_set_VCPUs_max)                     \
+	X(VM_set_VCPUs_number_live, vm_set_VCPUs_number_live)     \
 	X(VM_set_VCPUs_at_startup, vm_set_VCPUs_at_startup)       \
 	X(VM_set_HVM_shadow_multiplier, vm_set_shadow_multiplier) \
 	/* vm_config.c */                                         \
@@ -78,11 +79,18 @@
 	X(VM_get_boot_record, vm_get_boot_record)                 \
 	X(VM_get_cooperative, vm_get_cooperative)                 \
 	X(VM_wait_memory_target_live, vm_wait_memory_target_live) \
+	/* vm_plug.c */                                           \
+	X(VBD_plug, vbd_plug)                                     \
+	X(VBD_unplug, vbd_unplug)                                 \
+	X(VBD_unplug_force, vbd_unplug_force)                     \
+	X(VBD_insert, vbd_insert)                                 \
+	X(VBD_eject, vbd_eject)                                   \
+	X(VIF_plug, vif_plug)                                     \
+	X(VIF_unplug, vif_unplug)                                 \
+	X(VIF_unplug_force, vif_unplug_force)                     \
 	/* vm_device.c */                                         \
 	X(VBD_create, vbd_create)                                 \
 	X(VBD_destroy, vbd_destroy)                               \
-	X(VBD_insert, vbd_insert)                                 \
-	X(VBD_eject, vbd_eject)                                   \
 	X(VBD_set_mode, vbd_set_mode)                             \
 	X(VIF_create, vif_create)                                 \
 	X(VIF_destroy, vif_destroy)
@@ -99,6 +107,21 @@ int vbd_number(const char *userdevice);
  * that are attached. */
 bool vm_device_is_wanted(const struct record *vm, const struct record *device,
 			 unsigned attached_field);
+/* Writes the device with its allowed_operations, and those of the disks that
+ * its change is about. */
+void draft_write_vbd(struct draft *d, const struct store *s,
+		     const struct record *vm);
+void draft_write_vif(struct draft *d, const struct record *vm);
+/* OTHER_OPERATION_IN_PROGRESS while the VM is on its way, or NULL. */
+struct value *vm_moving_error(const struct record *vm);
+bool vm_is_stopping(const struct record *vm);
+/* Why the drive's disk cannot be used now: others use it, or it is read-only. */
+struct value *vbd_disk_error(const struct store *s, const struct record *vbd);
+/* Commits t and a job of job_change.c on host, and waits for it. vm_draft is
+ * t's; params are taken. */
+void change_start_job(struct req *r, struct txn *t, struct record *vm,
+		      struct draft *vm_draft, struct record *host,
+		      const char *kind, struct value *params);
 /* vm_create.c: takes over what a create call's struct gives, but for fields
  * that ignored() names. */
 void draft_take_args(struct draft *d, const struct value *args,

@@ -1,5 +1,5 @@
-/* Virtual disks slots (VBD) and network cards (VIF): rows of a VM. Nothing here
- * plugs anything into a running domain. */
+/* Virtual disks slots (VBD) and network cards (VIF): rows of a VM. vm_plug.c has
+ * what changes a running domain. */
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
@@ -126,7 +126,7 @@ static struct value *vdi_error(const struct value *args,
 	return NULL;
 }
 
-static struct value *moving_error(const struct record *vm)
+struct value *vm_moving_error(const struct record *vm)
 {
 	const struct value *current = vm->fields[F_VM_current_operations];
 
@@ -163,7 +163,7 @@ static struct value *vbd_error(const struct value *args,
 	if (!strcmp(type, "Floppy") && strcmp(vm_boot_type(vm), "hvm") != 0)
 		return one_error("NOT_IMPLEMENTED",
 				 "a floppy disk of a PV guest");
-	return moving_error(vm);
+	return vm_moving_error(vm);
 }
 
 static bool is_vbd_ignored(unsigned field)
@@ -233,9 +233,11 @@ void vbd_create(struct req *r)
 static void device_destroy(struct req *r, struct record *row, unsigned attached,
 			   unsigned metrics, const char *text)
 {
+	unsigned ops = row->cls->id == CLASS_VBD ? F_VBD_current_operations :
+						   F_VIF_current_operations;
 	struct txn *t;
 
-	if (record_bool(row, attached)) {
+	if (record_bool(row, attached) || row->fields[ops]->n) {
 		req_fail(r, "OPERATION_NOT_ALLOWED", text, NULL);
 		return;
 	}
@@ -253,74 +255,6 @@ void vbd_destroy(struct req *r)
 	if (vbd)
 		device_destroy(r, vbd, F_VBD_currently_attached, F_VBD_metrics,
 			       "VBD is currently attached");
-}
-
-static struct value *media_error(const struct store *s,
-				 const struct record *vbd,
-				 bool insert)
-{
-	const struct record *vm = store_get_class(s, CLASS_VM,
-						  record_str(vbd, F_VBD_VM));
-	const char *ref = value_str(vbd->ref);
-
-	if (!value_is_str(vbd->fields[F_VBD_type], "CD"))
-		return one_error("VBD_NOT_REMOVABLE_MEDIA", ref);
-	if (!insert && record_bool(vbd, F_VBD_empty))
-		return one_error("VBD_IS_EMPTY", ref);
-	if (insert && !record_bool(vbd, F_VBD_empty))
-		return one_error("VBD_NOT_EMPTY", ref);
-	if (vm && vm_is_live(vm))
-		return one_error("OPERATION_NOT_ALLOWED",
-				 "media of a running VM cannot be changed on "
-				 "this host");
-	if (vm && strcmp(vm_state_lower(vm), "halted") != 0)
-		return vm_bad_power_state(vm, "running");
-	return NULL;
-}
-
-static void change_media(struct req *r, struct record *vbd, struct record *vdi)
-{
-	struct value *error = media_error(req_store(r), vbd, vdi != NULL);
-	struct record *vm = store_get_class(req_store(r), CLASS_VM,
-					    record_str(vbd, F_VBD_VM));
-	struct txn *t;
-	struct draft d;
-
-	if (error) {
-		req_fail_value(r, error);
-		return;
-	}
-	t = req_txn(r);
-	draft_edit(&d, t, vbd);
-	draft_bool(&d, F_VBD_empty, !vdi);
-	if (vdi)
-		draft_copy(&d, F_VBD_VDI, vdi->ref);
-	else
-		draft_null(&d, F_VBD_VDI);
-	if (vm) {
-		txn_guard_version(t, vm);
-		draft_set(&d, F_VBD_allowed_operations,
-			  vbd_allowed_operations(vm, d.now));
-	}
-	draft_write(&d);
-	req_commit(r, t, NULL);
-}
-
-void vbd_insert(struct req *r)
-{
-	struct record *vbd = req_arg_record(r, 0, CLASS_VBD), *vdi;
-
-	vdi = vbd ? req_arg_record(r, 1, CLASS_VDI) : NULL;
-	if (vdi)
-		change_media(r, vbd, vdi);
-}
-
-void vbd_eject(struct req *r)
-{
-	struct record *vbd = req_arg_record(r, 0, CLASS_VBD);
-
-	if (vbd)
-		change_media(r, vbd, NULL);
 }
 
 void vbd_set_mode(struct req *r)
@@ -428,7 +362,7 @@ void vif_create(struct req *r)
 	vm = arg_row(r, "VM", CLASS_VM, &error);
 	arg_row(r, "network", CLASS_network, &error);
 	if (!error)
-		error = moving_error(vm);
+		error = vm_moving_error(vm);
 	if (!error) {
 		used_numbers(req_store(r), vm->fields[F_VM_VIFs], F_VIF_device,
 			     used);

@@ -143,18 +143,59 @@ static bool is_booting(const struct draft *vm)
 	return vm_is_live(vm->now) && is_halted(vm->base);
 }
 
-/* What may be done with a disk depends on whether a drive has it in use. */
-static void write_vdi(struct txn *t, const struct store *s,
-		      const struct draft *vbd)
+/* What may be done with a disk depends on whether a drive has it in use. Of two
+ * that want it at once the second finds it changed. */
+static void write_vdi(struct draft *vbd, const struct store *s,
+		      const char *vdi_ref)
 {
-	const struct record *vdi = store_get_class(
-		s, CLASS_VDI, record_str(vbd->now, F_VBD_VDI));
+	const struct record *vdi = store_get_class(s, CLASS_VDI, vdi_ref);
 
-	if (vdi && record_bool(vbd->base, F_VBD_currently_attached) !=
-			   record_bool(vbd->now, F_VBD_currently_attached))
-		txn_set(t, vdi->cls, value_str(vdi->ref),
-			F_VDI_allowed_operations,
-			vdi_allowed_operations(s, vdi, vbd->now));
+	if (!vdi)
+		return;
+	txn_guard_version(vbd->t, vdi);
+	txn_set(vbd->t, vdi->cls, value_str(vdi->ref), F_VDI_allowed_operations,
+		vdi_allowed_operations(s, vdi, vbd->now));
+}
+
+static bool field_changed(const struct draft *d, unsigned field)
+{
+	return !value_equal(d->base->fields[field], d->now->fields[field]);
+}
+
+void draft_write_vbd(struct draft *d, const struct store *s,
+		     const struct record *vm)
+{
+	bool other = field_changed(d, F_VBD_VDI);
+
+	draft_set(d, F_VBD_allowed_operations,
+		  vbd_allowed_operations(vm, d->now));
+	if (other || field_changed(d, F_VBD_currently_attached) ||
+	    field_changed(d, F_VBD_reserved))
+		write_vdi(d, s, record_str(d->now, F_VBD_VDI));
+	if (other)
+		write_vdi(d, s, record_str(d->base, F_VBD_VDI));
+	draft_write(d);
+}
+
+void draft_write_vif(struct draft *d, const struct record *vm)
+{
+	draft_set(d, F_VIF_allowed_operations,
+		  vif_allowed_operations(vm, d->now));
+	draft_write(d);
+}
+
+/* Its disks are promised to it from the call on. */
+static bool will_boot(const struct record *vm)
+{
+	static const char *const boots[] = { "start", "start_on", "resume",
+					     "resume_on" };
+	const struct value *ops = vm->fields[F_VM_current_operations];
+
+	for (uint32_t i = 0; i < ops->n && !vm_is_live(vm); i++)
+		for (size_t k = 0; k < ARRAY_LEN(boots); k++)
+			if (value_is_str(ops->items[2 * i + 1], boots[k]))
+				return true;
+	return false;
 }
 
 static void write_vbd(struct draft *vm, const struct store *s,
@@ -170,13 +211,11 @@ static void write_vbd(struct draft *vm, const struct store *s,
 		draft_bool(&d, F_VBD_currently_attached, true);
 	} else if (is_halted(vm->now)) {
 		draft_bool(&d, F_VBD_currently_attached, false);
-		draft_bool(&d, F_VBD_reserved, false);
 		draft_set(&d, F_VBD_current_operations, value_map_empty());
 	}
-	draft_set(&d, F_VBD_allowed_operations,
-		  vbd_allowed_operations(vm->now, d.now));
-	write_vdi(vm->t, s, &d);
-	draft_write(&d);
+	if (!vm_is_live(vm->base) || !vm_is_live(vm->now))
+		draft_bool(&d, F_VBD_reserved, will_boot(vm->now));
+	draft_write_vbd(&d, s, vm->now);
 }
 
 static void write_vif(struct draft *vm, struct record *vif)
@@ -191,9 +230,7 @@ static void write_vif(struct draft *vm, struct record *vif)
 		draft_bool(&d, F_VIF_reserved, false);
 		draft_set(&d, F_VIF_current_operations, value_map_empty());
 	}
-	draft_set(&d, F_VIF_allowed_operations,
-		  vif_allowed_operations(vm->now, d.now));
-	draft_write(&d);
+	draft_write_vif(&d, vm->now);
 }
 
 static void write_devices(struct draft *vm, const struct store *s)

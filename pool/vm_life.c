@@ -72,6 +72,19 @@ static void mark_host(struct txn *t, struct record *host, const char *task,
 	draft_write_host(&d, true);
 }
 
+void change_start_job(struct req *r, struct txn *t, struct record *vm,
+		      struct draft *vm_draft, struct record *host,
+		      const char *kind, struct value *params)
+{
+	struct job_spec spec = { .kind = kind, .step = "run", .host = host,
+				 .task = req_task(r, t),
+				 .author = author_of(r) };
+
+	job_create(r->pool, t, vm, &spec, params, NULL);
+	draft_write_vm(vm_draft, req_store(r));
+	req_start_job(r, t);
+}
+
 /* Where the suspend image goes: the first of the places that are set, and that
  * this host can write to. */
 static const char *suspend_sr(const struct req *r, const struct record *vm,
@@ -178,13 +191,14 @@ static bool blocks(const struct store *s, const struct record *mine,
 	bool write = value_is_str(mine->fields[F_VBD_mode], "RW") ||
 		     value_is_str(other->fields[F_VBD_mode], "RW");
 
-	return other != mine && vm && write &&
-	       (record_bool(other, F_VBD_currently_attached) ||
-		record_bool(other, F_VBD_reserved)) && vm_is_live(vm) &&
+	return !value_equal(other->ref, mine->ref) && vm && write &&
+	       (record_bool(other, F_VBD_reserved) ||
+		(record_bool(other, F_VBD_currently_attached) &&
+		 vm_is_live(vm))) &&
 	       !record_bool(vm, F_VM_is_control_domain);
 }
 
-static struct value *disk_error(const struct store *s, const struct record *vbd)
+struct value *vbd_disk_error(const struct store *s, const struct record *vbd)
 {
 	const struct record *vdi = store_get_class(s, CLASS_VDI,
 						   record_str(vbd, F_VBD_VDI));
@@ -215,7 +229,7 @@ static struct value *disks_error(const struct store *s, const struct record *vm)
 			s, CLASS_VBD, value_str(vbds->items[i]));
 
 		if (vbd && !record_bool(vbd, F_VBD_empty))
-			error = disk_error(s, vbd);
+			error = vbd_disk_error(s, vbd);
 	}
 	return error;
 }

@@ -49,8 +49,8 @@ static struct value *too_little(int64_t need, int64_t have)
 	return api_error("HOST_NOT_ENOUGH_FREE_MEMORY", n, h, NULL);
 }
 
-/* A running VM keeps what it has got: the new range must hold that, since the
- * executor has no way to balloon. */
+/* A running VM's least memory is promised to it. Nobody balloons the control
+ * domain: what it has must fit. */
 static struct value *running_error(struct req *r, const struct record *vm,
 				   const struct limits *l)
 {
@@ -64,11 +64,20 @@ static struct value *running_error(struct req *r, const struct record *vm,
 	have = host_free_memory(req_store(r), host, NULL);
 	if (more > have)
 		return too_little(more, have);
-	if (l->dynamic_min <= has && has <= l->dynamic_max)
+	if (!record_bool(vm, F_VM_is_control_domain) ||
+	    (l->dynamic_min <= has && has <= l->dynamic_max))
 		return NULL;
 	return api_error("OPERATION_NOT_ALLOWED",
-			 "the memory of a running VM cannot be changed on this "
-			 "host", NULL);
+			 "the memory of a control domain cannot be changed",
+			 NULL);
+}
+
+static void draft_limits(struct draft *d, const struct limits *l)
+{
+	draft_int(d, F_VM_memory_static_min, l->static_min);
+	draft_int(d, F_VM_memory_dynamic_min, l->dynamic_min);
+	draft_int(d, F_VM_memory_dynamic_max, l->dynamic_max);
+	draft_int(d, F_VM_memory_static_max, l->static_max);
 }
 
 static void write_limits(struct req *r, struct record *vm,
@@ -78,15 +87,55 @@ static void write_limits(struct req *r, struct record *vm,
 	struct draft d;
 
 	draft_edit(&d, t, vm);
-	draft_int(&d, F_VM_memory_static_min, l->static_min);
-	draft_int(&d, F_VM_memory_dynamic_min, l->dynamic_min);
-	draft_int(&d, F_VM_memory_dynamic_max, l->dynamic_max);
-	draft_int(&d, F_VM_memory_static_max, l->static_max);
+	draft_limits(&d, l);
 	if (!vm_is_live(vm))
 		draft_int(&d, F_VM_memory_target, l->dynamic_min);
 	draft_int(&d, F_VM_memory_overhead, vm_memory_overhead(d.now));
 	draft_write_vm(&d, req_store(r));
 	req_commit(r, t, NULL);
+}
+
+/* The host that the running VM's executor is at, or NULL: the request has
+ * ended. */
+static struct record *live_host(struct req *r, const struct record *vm)
+{
+	const char *ref = record_str(vm, F_VM_resident_on);
+	struct record *host = store_get_class(req_store(r), CLASS_host, ref);
+
+	if (host && host_counts_live(r->pool, host))
+		return host;
+	req_fail(r, "HOST_OFFLINE", ref, NULL);
+	return NULL;
+}
+
+static struct value *number(int64_t n)
+{
+	return value_printf("%lld", (long long)n);
+}
+
+/* The range is a promise and holds at once; it is taken back when the domain
+ * cannot be changed. */
+static void balloon(struct req *r, struct record *vm, const struct limits *l)
+{
+	struct record *host = live_host(r, vm);
+	struct limits before = limits_of(vm);
+	struct txn *t;
+	struct draft d;
+
+	if (!host)
+		return;
+	t = req_txn(r);
+	draft_edit(&d, t, vm);
+	draft_limits(&d, l);
+	draft_map_put(&d, F_VM_current_operations, req_task(r, t),
+		      value_stringz("changing_dynamic_range"));
+	change_start_job(r, t, vm, &d, host, "set_memory",
+			 value_map_of("number",
+				      number(vm_memory_target(req_store(r),
+							      d.now, host)),
+				      "old_min", number(before.dynamic_min),
+				      "old_max", number(before.dynamic_max),
+				      NULL));
 }
 
 static void set_limits(struct req *r, struct record *vm, const char *op,
@@ -101,6 +150,8 @@ static void set_limits(struct req *r, struct record *vm, const char *op,
 		error = running_error(r, vm, l);
 	if (error)
 		req_fail_value(r, error);
+	else if (vm_is_live(vm) && !record_bool(vm, F_VM_is_control_domain))
+		balloon(r, vm, l);
 	else
 		write_limits(r, vm, l);
 }
@@ -184,6 +235,30 @@ void vm_set_VCPUs_at_startup(struct req *r)
 			     "<= VCPUs_max", v);
 	else
 		write_int(r, vm, F_VM_VCPUs_at_startup, v);
+}
+
+void vm_set_VCPUs_number_live(struct req *r)
+{
+	struct record *vm = req_arg_record(r, 0, CLASS_VM), *host;
+	int64_t v = req_arg_int(r, 1);
+	struct txn *t;
+	struct draft d;
+
+	if (!vm || !vm_check_op(r, vm, "changing_VCPUs_live", true))
+		return;
+	if (v < 1 || v > record_int(vm, F_VM_VCPUs_max)) {
+		bad_value(r, "nvcpu", v);
+		return;
+	}
+	host = live_host(r, vm);
+	if (!host)
+		return;
+	t = req_txn(r);
+	draft_edit(&d, t, vm);
+	draft_map_put(&d, F_VM_current_operations, req_task(r, t),
+		      value_stringz("changing_VCPUs_live"));
+	change_start_job(r, t, vm, &d, host, "set_vcpus",
+			 value_map_of("number", number(v), NULL));
 }
 
 void vm_set_shadow_multiplier(struct req *r)

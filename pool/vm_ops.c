@@ -6,7 +6,7 @@
 #include <ctype.h>
 #include <string.h>
 
-#include "pool/vm.h"
+#include "pool/vm_calls.h"
 
 enum { HALTED = 1, PAUSED = 2, RUNNING = 4, SUSPENDED = 8, ANY = 15 };
 enum {
@@ -529,7 +529,7 @@ static struct value *strings(const char *const *list)
 	return set;
 }
 
-static bool is_stopping(const struct record *vm)
+bool vm_is_stopping(const struct record *vm)
 {
 	static const char *const names[] = { "clean_shutdown", "hard_shutdown",
 					     "suspend", "pause", NULL };
@@ -544,13 +544,13 @@ static bool is_stopping(const struct record *vm)
 struct value *vbd_allowed_operations(const struct record *vm,
 				     const struct record *vbd)
 {
-	const char *list[4] = { NULL };
+	const char *list[6] = { NULL };
 	bool cd = value_is_str(vbd->fields[F_VBD_type], "CD");
 	bool running = state_bit(vm) == RUNNING;
 	size_t n = 0;
 
 	if (vbd->fields[F_VBD_current_operations]->n ||
-	    (running && is_stopping(vm)))
+	    (running && vm_is_stopping(vm)))
 		return value_set_empty();
 	if (!running || !record_bool(vbd, F_VBD_currently_attached))
 		list[n++] = "attach";
@@ -559,8 +559,10 @@ struct value *vbd_allowed_operations(const struct record *vm,
 	if (running && !(cd && is_hvm(vm))) {
 		if (!record_bool(vbd, F_VBD_currently_attached))
 			list[n++] = "plug";
-		else if (record_bool(vbd, F_VBD_unpluggable))
+		else if (record_bool(vbd, F_VBD_unpluggable)) {
 			list[n++] = "unplug";
+			list[n++] = "unplug_force";
+		}
 	}
 	return strings(list);
 }
@@ -574,7 +576,7 @@ struct value *vif_allowed_operations(const struct record *vm,
 	size_t n = 0;
 
 	if (vif->fields[F_VIF_current_operations]->n ||
-	    (running && is_stopping(vm)))
+	    (running && vm_is_stopping(vm)))
 		return value_set_empty();
 	if (!running || !attached)
 		list[n++] = "attach";

@@ -248,7 +248,8 @@ void vm_compute_memory_overhead(struct req *r)
 		req_reply(r, value_int(vm_memory_overhead(vm)));
 }
 
-/* Nothing balloons a VM here, so there is never anything to wait for. */
+/* A guest is told of its new memory when the call that changed it ends; how fast
+ * its balloon follows is not waited for. */
 void vm_wait_memory_target_live(struct req *r)
 {
 	struct record *vm = req_arg_record(r, 0, CLASS_VM);

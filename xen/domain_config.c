@@ -304,6 +304,67 @@ static void parse_vifs(struct parse *p, struct domain_config *c)
 	}
 }
 
+/* ---- changes ---- */
+
+static const struct {
+	const char *name;
+	uint64_t min, max; /* of a number; 0: a disk or a card */
+} changes[] = {
+	[CHANGE_PLUG_DISK] = { "plug_disk", 0, 0 },
+	[CHANGE_UNPLUG_DISK] = { "unplug_disk", 0, DOMAIN_MAX_DISKS - 1 },
+	[CHANGE_MEDIUM] = { "set_medium", 0, 0 },
+	[CHANGE_PLUG_VIF] = { "plug_vif", 0, 0 },
+	[CHANGE_UNPLUG_VIF] = { "unplug_vif", 0, DOMAIN_MAX_VIFS - 1 },
+	[CHANGE_MEMORY] = { "memory", DOMAIN_MIN_MEMORY, DOMAIN_MAX_MEMORY },
+	[CHANGE_VCPUS] = { "vcpus", 1, DOMAIN_MAX_VCPUS },
+};
+
+static void parse_change(struct parse *p, struct domain_change *c)
+{
+	struct parse one = *p;
+
+	c->name = changes[c->kind].name;
+	if (changes[c->kind].max) {
+		c->number = number(p, c->name, changes[c->kind].min,
+				   changes[c->kind].max, 0);
+		return;
+	}
+	one.v = value_get(p->v, c->name);
+	if (c->kind == CHANGE_PLUG_VIF)
+		parse_vif(&one, &c->vif);
+	else
+		parse_disk(&one, &c->disk);
+	p->failed = one.failed;
+}
+
+bool domain_change_parse(const struct value *v, struct domain_change *ret,
+			 char *reason, size_t reason_size)
+{
+	struct parse p = { v, reason, reason_size, false };
+	unsigned n = 0;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->source = v;
+	for (size_t i = 0; i < ARRAY_LEN(changes); i++)
+		if (value_get(v, changes[i].name)) {
+			ret->kind = (enum domain_change_kind)i;
+			n++;
+		}
+	if (n != 1)
+		complain(&p, "%u changes, not one", n);
+	else
+		parse_change(&p, ret);
+	ret->force = flag(&p, "force");
+	if (!p.failed && ret->kind == CHANGE_MEDIUM && !ret->disk.cdrom)
+		complain(&p, "set_medium: not a cdrom");
+	return !p.failed;
+}
+
+void domain_change_deinit(struct domain_change *c)
+{
+	free(c->disk.path);
+}
+
 static void parse_all(struct parse *p, struct domain_config *c)
 {
 	const struct value *uuid = member(p, "uuid", VALUE_STRING, true);

@@ -76,6 +76,34 @@ bool domain_disk_parse(const struct value *v, struct domain_disk *ret,
 bool domain_vif_parse(const struct value *v, struct domain_vif *ret,
 		      char *reason, size_t reason_size);
 
+/* What changes of a domain that lives. */
+enum domain_change_kind {
+	CHANGE_PLUG_DISK,
+	CHANGE_UNPLUG_DISK,
+	CHANGE_MEDIUM, /* of a drive; the path "": none */
+	CHANGE_PLUG_VIF,
+	CHANGE_UNPLUG_VIF,
+	CHANGE_MEMORY,
+	CHANGE_VCPUS,
+};
+
+struct domain_change {
+	enum domain_change_kind kind;
+	const char *name; /* of the kind, in messages; static */
+	struct domain_disk disk;
+	struct domain_vif vif;
+	/* The device that is unplugged; bytes; virtual CPUs that are up. */
+	uint64_t number;
+	bool force; /* unplugged also when the guest does not let go */
+	const struct value *source; /* what this was parsed from, borrowed */
+};
+
+/* One of the kinds, as the job's params name it; false and a reason as above.
+ * Freed also then. */
+bool domain_change_parse(const struct value *v, struct domain_change *ret,
+			 char *reason, size_t reason_size);
+void domain_change_deinit(struct domain_change *c);
+
 /* Absolute, and without //, . and .. */
 bool domain_path_plain(const char *path);
 /* Lower-cases a valid uuid; false when it is none. */

@@ -19,6 +19,7 @@ xen_libexecutor_a_SOURCES = \
 	xen/jobs.c xen/jobs.h \
 	xen/sandbox.c xen/sandbox.h \
 	xen/sim.c xen/sim.h \
+	xen/sim_change.c \
 	xen/sim_console.c \
 	xen/sim_files.c \
 	xen/sim_guest.c \
@@ -44,6 +45,7 @@ xen_libexecutor_a_SOURCES = \
 	xen/xl_watch_main.c \
 	xen/xl_worker.c xen/xl_worker.h \
 	xen/xl_worker_build.c \
+	xen/xl_worker_change.c \
 	xen/xl_worker_console.c \
 	xen/xl_worker_data.c \
 	xen/xl_worker_life.c \

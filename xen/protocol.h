@@ -55,7 +55,8 @@
  * VM_BAD_POWER_STATE, HOST_NOT_ENOUGH_FREE_MEMORY [needed, available] in bytes,
  * VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT, VM_SHUTDOWN_TIMEOUT [vm, seconds],
  * SUSPEND_IMAGE_NOT_ACCESSIBLE [path], VM_MIGRATE_FAILED [vm, source,
- * destination, text], VM_MIGRATE_CONTACT_REMOTE_SERVICE_FAILED,
+ * destination, text], DEVICE_DETACH_TIMEOUT [VBD or VIF, number],
+ * VM_MIGRATE_CONTACT_REMOTE_SERVICE_FAILED,
  * OTHER_OPERATION_IN_PROGRESS (a copy that a migration holds), TASK_CANCELLED
  * [job id], INVALID_VALUE [param, text], NOT_IMPLEMENTED [verb],
  * TOO_MANY_PENDING_TASKS, INTERNAL_ERROR [text]; and FENCED.
@@ -71,6 +72,10 @@
  *                                             directory, all under vm-data/ or
  *                                             FIST/; they replace those that
  *                                             are there)
+ *   change     one of plug_disk: disk, unplug_disk: number, set_medium: disk
+ *              (path "": taken out), plug_vif: vif, unplug_vif: number,
+ *              memory: bytes, vcpus: int; force:bool (false; a device goes
+ *              though its guest does not let go)
  *   suspend    image:<path>, timeout_s        (domain gone, image written)
  *   resume     image, config, paused          -> domid
  *   migrate_receive config                    -> domid (-1: not known yet),
@@ -99,7 +104,8 @@
  * vif: {number, mac, bridge, mtu}
  * The simulated Xen reads other_config keys "sim:start_ms", "sim:shutdown_ms",
  * "sim:migrate_ms" (delays), "sim:fail" (a verb that fails with
- * INTERNAL_ERROR), "sim:ignore_shutdown" (a guest that never answers), and
+ * INTERNAL_ERROR), "sim:ignore_shutdown" (a guest that never answers, nor lets
+ * go of a device), and
  * "sim:guest" (agent, none, or flood: 8000 nodes of 2 KiB that change always),
  * "sim:event" (what a guest does by itself: shutdown, reboot, crash, gone) with
  * "sim:event_ms" (after so much running; 1000).

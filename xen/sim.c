@@ -158,6 +158,10 @@ int sim_domain_reserve(struct sim *s, struct xen_call *c,
 		d->name[strlen(d->name) - 1] = '\0';
 	d->memory = cfg->memory_target;
 	d->vcpus = cfg->vcpus;
+	for (size_t i = 0; i < cfg->n_disks; i++)
+		sim_slot_set(d->disks, cfg->disks[i].number, true);
+	for (size_t i = 0; i < cfg->n_vifs; i++)
+		sim_slot_set(d->vifs, cfg->vifs[i].number, true);
 	d->script = *script;
 	d->xenstore = value_ref(cfg->xenstore);
 	*ret = d;
@@ -657,6 +661,7 @@ const struct xen_ops xen_sim_ops = {
 	.clean_reboot = sim_clean_reboot,
 	.hard_reboot = sim_hard_reboot,
 	.set_xenstore = sim_set_xenstore,
+	.change = sim_change,
 	.suspend = sim_suspend,
 	.resume = sim_resume,
 	.migrate_receive = sim_migrate_receive,

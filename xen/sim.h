@@ -32,6 +32,7 @@
 #define SIM_MAX_IMAGE_BYTES 65536
 #define SIM_MAX_CONNECTIONS 32
 #define SIM_MAX_DELAY_MS 600000
+#define SIM_SLOTS 256
 
 enum sim_state {
 	SIM_BUILDING, /* holds memory; neither seen nor saved */
@@ -74,6 +75,7 @@ struct sim_domain {
 	/* Milliseconds that the guest has run: ticks, and while it runs also
 	 * what passed since since_ms (boot-time clock). */
 	int64_t ticks, since_ms;
+	uint8_t disks[SIM_SLOTS / 8], vifs[SIM_SLOTS / 8]; /* by number */
 	struct sim_script script;
 	struct value *xenstore; /* what the pool tells it; not saved */
 	struct guest_pace pace; /* once it was heard */
@@ -195,6 +197,15 @@ void sim_guest_tick(struct sim *s);     /* the thread's */
 int64_t sim_guest_wait(struct sim *s);  /* ms until then; locked */
 int sim_set_xenstore(struct xen *x, struct xen_call *c,
 		     const struct value *nodes_wanted);
+
+/* ---- sim_change.c ---- */
+void sim_slot_set(uint8_t *slots, uint32_t number, bool used);
+void sim_slots_add(struct json_object *o, const char *key,
+		   const uint8_t *slots);
+/* False: not a set of numbers. */
+bool sim_slots_load(struct json_object *o, const char *key, uint8_t *slots);
+int sim_change(struct xen *x, struct xen_call *c,
+	       const struct domain_change *change);
 
 /* ---- sim_migrate.c: what the thread asks of it ---- */
 /* Uses up the token; false: nobody expects it. */

@@ -154,6 +154,8 @@ static struct json_object *domain_json(const struct sim_domain *d)
 	json_add_int(o, "event", p->event);
 	json_add_int(o, "event_ms", p->event_ms);
 	json_add_int(o, "guest", p->guest);
+	sim_slots_add(o, "disks", d->disks);
+	sim_slots_add(o, "vifs", d->vifs);
 	return o;
 }
 
@@ -234,7 +236,9 @@ static bool load_fields(struct json_object *o, struct sim_domain *d)
 	    !json_int(o, "activated", 0, 1, &activated) ||
 	    !json_int(o, "since_ms", 0, INT64_MAX / 2, &d->since_ms) ||
 	    !json_str(o, "token", d->token, sizeof(d->token)) ||
-	    !load_script(o, &d->script))
+	    !load_script(o, &d->script) ||
+	    !sim_slots_load(o, "disks", d->disks) ||
+	    !sim_slots_load(o, "vifs", d->vifs))
 		return false;
 	d->domid = (uint32_t)domid;
 	d->state = (enum sim_state)state;

@@ -261,6 +261,23 @@ static int run_set_xenstore(struct verb_run *r)
 	return r->ops->set_xenstore(r->xen, r->call, v);
 }
 
+static int run_change(struct verb_run *r)
+{
+	struct domain_change change;
+	char reason[160];
+	int rc;
+
+	if (!domain_change_parse(r->params, &change, reason, sizeof(reason)))
+		rc = bad(r, "change", reason);
+	else if (change.disk.path &&
+		 !is_below_one(&r->allowed->disks, change.disk.path))
+		rc = bad(r, "change", "disk: not in a folder for disks");
+	else
+		rc = r->ops->change(r->xen, r->call, &change);
+	domain_change_deinit(&change);
+	return rc;
+}
+
 static int run_suspend(struct verb_run *r)
 {
 	const char *image;
@@ -342,6 +359,11 @@ static bool can_set_xenstore(const struct xen_ops *ops)
 	return ops->set_xenstore;
 }
 
+static bool can_change(const struct xen_ops *ops)
+{
+	return ops->change;
+}
+
 static const struct verb verbs[] = {
 	{ "start", run_start, NULL },
 	{ "pause", run_pause, NULL },
@@ -351,6 +373,7 @@ static const struct verb verbs[] = {
 	{ "clean_reboot", run_clean_reboot, NULL },
 	{ "hard_reboot", run_hard_reboot, NULL },
 	{ "set_xenstore", run_set_xenstore, can_set_xenstore },
+	{ "change", run_change, can_change },
 	{ "suspend", run_suspend, NULL },
 	{ "resume", run_resume, NULL },
 	{ "migrate_receive", run_migrate_receive, NULL },

@@ -154,6 +154,11 @@ struct xen_ops {
 	 * texts) all that is there under vm-data/ and FIST/. */
 	int (*set_xenstore)(struct xen *x, struct xen_call *c,
 			    const struct value *nodes);
+	/* Of a domain that runs or is paused. Besides VM_BAD_POWER_STATE:
+	 * DEVICE_DETACH_TIMEOUT [VBD or VIF, number] when the guest does not
+	 * let go, HOST_NOT_ENOUGH_FREE_MEMORY. */
+	int (*change)(struct xen *x, struct xen_call *c,
+		      const struct domain_change *change);
 	/* image: absolute path; replaced whole, or not at all. */
 	int (*suspend)(struct xen *x, struct xen_call *c, const char *image,
 		       int64_t timeout_ms);

@@ -11,6 +11,7 @@
  * hangs. Building is given more, for the memory that is to be filled. */
 #define QUICK_MS 60000
 #define DESTROY_MS 180000
+#define CHANGE_MS 120000
 #define BUILD_MS 300000
 #define BUILD_MIB_PER_S 32
 #define SHUTDOWN_MORE_MS 240000
@@ -247,6 +248,23 @@ static int do_unpause(struct xen *xen, struct xen_call *c)
 	return r;
 }
 
+/* ---- changes of a domain that lives ---- */
+
+static int change(struct xen *x, struct xen_call *c,
+		  const struct domain_change *change)
+{
+	struct xl_vm *v;
+	int r = xl_op_begin(xl_of(x), c, &v);
+
+	if (r != 0)
+		return r;
+	r = xl_run(c, "change",
+		   value_struct_of("change", value_ref(change->source), NULL),
+		   NULL, 0, CHANGE_MS, NULL);
+	xl_op_end(xl_of(x), v);
+	return r;
+}
+
 /* ---- what the guest is told ---- */
 
 static int set_xenstore(struct xen *x, struct xen_call *c,
@@ -469,6 +487,7 @@ const struct xen_ops xen_xl_ops = {
 	.migrate_finish = xl_migrate_finish,
 	.console = xl_console_open,
 	.set_xenstore = set_xenstore,
+	.change = change,
 	.list = list,
 	.host = host,
 };

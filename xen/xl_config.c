@@ -267,15 +267,19 @@ static void make_xenstore(struct making *m)
 	m->ret->c_info.xsdata = l;
 }
 
+void xl_config_vcpus(libxl_bitmap *ret, uint32_t n, uint32_t max)
+{
+	ret->size = (max + 7) / 8;
+	ret->map = xcalloc(1, ret->size);
+	for (uint32_t i = 0; i < n; i++)
+		ret->map[i / 8] |= (uint8_t)(1u << (i % 8));
+}
+
 static void make_vcpus(struct making *m)
 {
-	libxl_bitmap *b = &m->ret->b_info.avail_vcpus;
-
 	m->ret->b_info.max_vcpus = (int)m->c->vcpus_max;
-	b->size = (m->c->vcpus_max + 7) / 8;
-	b->map = xcalloc(1, b->size);
-	for (uint32_t i = 0; i < m->c->vcpus; i++)
-		b->map[i / 8] |= (uint8_t)(1u << (i % 8));
+	xl_config_vcpus(&m->ret->b_info.avail_vcpus, m->c->vcpus,
+			m->c->vcpus_max);
 }
 
 static char *given(const char *s)
@@ -373,7 +377,7 @@ void xl_config_vdev(enum domain_type type, uint32_t number, char out[16])
 			 (char)('a' + number % 26));
 }
 
-void xl_config_disk(const struct domain_config *c, const struct domain_disk *d,
+void xl_config_disk(enum domain_type type, const struct domain_disk *d,
 		    libxl_device_disk *ret)
 {
 	static const libxl_disk_format formats[] = {
@@ -384,7 +388,7 @@ void xl_config_disk(const struct domain_config *c, const struct domain_disk *d,
 	char vdev[16];
 
 	libxl_device_disk_init(ret);
-	xl_config_vdev(c->type, d->number, vdev);
+	xl_config_vdev(type, d->number, vdev);
 	ret->vdev = xstrdup(vdev);
 	ret->pdev_path = given(d->path);
 	ret->format = *d->path ? formats[d->format] : LIBXL_DISK_FORMAT_EMPTY;
@@ -393,7 +397,7 @@ void xl_config_disk(const struct domain_config *c, const struct domain_disk *d,
 	ret->removable = d->cdrom;
 }
 
-void xl_config_nic(const struct domain_config *c, const struct domain_vif *v,
+void xl_config_nic(enum domain_type type, const struct domain_vif *v,
 		   libxl_device_nic *ret)
 {
 	uint8_t *mac;
@@ -406,7 +410,7 @@ void xl_config_nic(const struct domain_config *c, const struct domain_vif *v,
 	ret->bridge = xstrdup(v->bridge);
 	ret->mtu = (int)v->mtu;
 	/* A vif without an emulated twin, unless the machine is emulated. */
-	ret->nictype = c->type == DOMAIN_HVM ? LIBXL_NIC_TYPE_VIF_IOEMU
+	ret->nictype = type == DOMAIN_HVM ? LIBXL_NIC_TYPE_VIF_IOEMU
 					     : LIBXL_NIC_TYPE_VIF;
 }
 
@@ -420,12 +424,12 @@ static void make_devices(struct making *m)
 		if (c->disks[i].cdrom && c->type != DOMAIN_HVM &&
 		    !*c->disks[i].path)
 			continue;
-		xl_config_disk(c, &c->disks[i],
+		xl_config_disk(c->type, &c->disks[i],
 			       &m->ret->disks[m->ret->num_disks++]);
 	}
 	m->ret->nics = xcalloc(c->n_vifs + 1, sizeof(*m->ret->nics));
 	for (size_t i = 0; i < c->n_vifs; i++)
-		xl_config_nic(c, &c->vifs[i],
+		xl_config_nic(c->type, &c->vifs[i],
 			      &m->ret->nics[m->ret->num_nics++]);
 }
 

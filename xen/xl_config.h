@@ -18,10 +18,12 @@
 bool xl_config_make(const struct domain_config *c, libxl_domain_config *ret,
 		    char *reason, size_t reason_size);
 /* One device; ret is initialised here and the caller's to dispose. */
-void xl_config_disk(const struct domain_config *c, const struct domain_disk *d,
+void xl_config_disk(enum domain_type type, const struct domain_disk *d,
 		    libxl_device_disk *ret);
-void xl_config_nic(const struct domain_config *c, const struct domain_vif *v,
+void xl_config_nic(enum domain_type type, const struct domain_vif *v,
 		   libxl_device_nic *ret);
+/* The first n of max; the map is the caller's to dispose. */
+void xl_config_vcpus(libxl_bitmap *ret, uint32_t n, uint32_t max);
 /* "xvda"; a machine with emulated disks knows the first four as hda.. */
 void xl_config_vdev(enum domain_type type, uint32_t number, char out[16]);
 

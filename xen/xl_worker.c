@@ -177,6 +177,7 @@ static const struct {
 	{ "pause", xl_op_pause },
 	{ "unpause", xl_op_unpause },
 	{ "shutdown", xl_op_shutdown },
+	{ "change", xl_op_change },
 	{ "suspend", xl_op_suspend },
 	{ "go_on", xl_op_go_on },
 	{ "look", xl_op_look },

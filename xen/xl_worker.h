@@ -51,6 +51,8 @@ int xl_op_pause(struct xl_worker *w);
 int xl_op_unpause(struct xl_worker *w);
 int xl_op_shutdown(struct xl_worker *w);
 int xl_op_look(struct xl_worker *w); /* {domid} of a domain that is alive */
+/* xl_worker_change.c */
+int xl_op_change(struct xl_worker *w);
 /* xl_worker_save.c */
 int xl_op_suspend(struct xl_worker *w);
 int xl_op_go_on(struct xl_worker *w);

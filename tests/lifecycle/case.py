@@ -5,6 +5,7 @@ the machines of tests/xenlab, one of hosts with the real one. A test asks for wh
 it wants through the API and looks at what there is: the rows, the hypervisors'
 domains, and how far the guest has counted.
 """
+import json
 import os
 import pathlib
 import sys
@@ -106,6 +107,14 @@ class LifeCase(PoolCase):
     def assert_domain(self, vm, state):
         """One domain, where the database says that it is."""
         self.assertEqual(self.domains_of(vm), [(self.home(vm), state)])
+
+    def domain_of(self, vm):
+        """What the simulated Xen knows of the VM's domain: its numbers of disks
+        and vifs, memory (bytes) and vcpus."""
+        uuid = self.c.VM.get_uuid(vm)
+        states = [m.dir / "xen" / "state.json" for m in self.pool.members]
+        return next(d for s in states if s.exists()
+                    for d in json.loads(s.read_text())["domains"] if d["vm"] == uuid)
 
     # ---- how far a guest has counted ----
 

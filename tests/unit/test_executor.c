@@ -230,6 +230,57 @@ static void test_kernel_and_disk_dirs(void **state)
 	host_free(h);
 }
 
+static struct value *change_of(const char *what, struct value *v)
+{
+	return value_struct_of(what, v, NULL);
+}
+
+static struct value *one_disk(const char *path)
+{
+	return value_struct_of("number", value_int(1), "path",
+			       value_stringz(path), NULL);
+}
+
+/* Nor can a change of one that runs, and it says one thing only. */
+static void test_change(void **state)
+{
+	const char *options[] = { "--disk-dir", "/d", NULL };
+	struct host *h = host_new(options);
+	struct value *two = value_struct_of("vcpus", value_int(2), "memory",
+					    value_int(64 * MIB), NULL);
+
+	job_bad(h, "change", VM1, change_of("plug_disk", one_disk("/d/x")),
+		"VM_BAD_POWER_STATE");
+	job_ok(h, "start", VM1, with_config(quick(VM1)));
+	job_bad(h, "change", VM1, change_of("plug_disk",
+					    one_disk("/etc/shadow")),
+		"INVALID_VALUE");
+	job_bad(h, "change", VM1, change_of("plug_disk", one_disk("/d/../x")),
+		"INVALID_VALUE");
+	job_bad(h, "change", VM1, change_of("unplug_disk", value_int(255)),
+		"INVALID_VALUE");
+	job_bad(h, "change", VM1, change_of("unplug_vif", value_int(-1)),
+		"INVALID_VALUE");
+	job_bad(h, "change", VM1, change_of("plug_vif", value_int(0)),
+		"INVALID_VALUE");
+	job_bad(h, "change", VM1, change_of("set_medium", one_disk("/d/x")),
+		"INVALID_VALUE");
+	job_bad(h, "change", VM1, change_of("vcpus", value_int(0)),
+		"INVALID_VALUE");
+	job_bad(h, "change", VM1, two, "INVALID_VALUE");
+	job_bad(h, "change", VM1, value_struct_new(0), "INVALID_VALUE");
+	job_ok(h, "change", VM1, change_of("plug_disk", one_disk("/d/x")));
+	job_ok(h, "change", VM1, change_of("plug_disk", one_disk("/d/x")));
+	job_ok(h, "change", VM1, change_of("unplug_disk", value_int(1)));
+	job_ok(h, "change", VM1, change_of("unplug_disk", value_int(1)));
+	job_bad(h, "change", VM1,
+		change_of("memory", value_int(1LL << 50)), "INVALID_VALUE");
+	job_bad(h, "change", VM1,
+		change_of("memory", value_int(64LL << 40)),
+		"HOST_NOT_ENOUGH_FREE_MEMORY");
+	host_free(h);
+}
+
 static void test_memory(void **state)
 {
 	struct host *h = host_new(small);
@@ -825,6 +876,7 @@ int main(void)
 		cmocka_unit_test(test_image_is_no_weapon),
 		cmocka_unit_test(test_image_dir),
 		cmocka_unit_test(test_kernel_and_disk_dirs),
+		cmocka_unit_test(test_change),
 		cmocka_unit_test(test_memory),
 		cmocka_unit_test(test_memory_is_held_while_building),
 		cmocka_unit_test(test_guest_that_does_not_answer),

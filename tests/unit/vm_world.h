@@ -245,7 +245,9 @@ static inline struct value *do_verb(struct sim_host *h, const char *verb,
 	} else if (!strcmp(verb, "suspend")) {
 		d->state = GONE;
 		d->image = true;
-	} else if (!strcmp(verb, "set_xenstore")) {
+	} else if (!strcmp(verb, "change") && d->state == GONE) {
+		return failure("VM_BAD_POWER_STATE", d->vm);
+	} else if (!strcmp(verb, "set_xenstore") || !strcmp(verb, "change")) {
 		; /* the domain has them now */
 	} else if (!strcmp(verb, "migrate_receive")) {
 		if (d->state == GONE)

@@ -680,6 +680,31 @@ static void test_verify(void **state)
 	teardown(f);
 }
 
+/* An earlier version's file had an index of the history. */
+static void test_old_index(void **state)
+{
+	static const char indexes[] = "SELECT count(*) FROM sqlite_master WHERE"
+				      " type = 'index' AND tbl_name = 'history'";
+	struct fixture *f = setup();
+	sqlite3 *db;
+
+	open_filled(f);
+	apply_new(f->store, CLS(VM), "x");
+	sync_d(f);
+	close_d(f);
+	assert_int_equal(sqlite3_open(f->path, &db), 0);
+	assert_int_equal(sqlite3_exec(db, "CREATE INDEX history_of ON history"
+				      " (uuid, id)", NULL, NULL, NULL), 0);
+	sqlite3_close(db);
+	assert_int_equal(number(f, indexes), 1);
+	open_d(f);
+	sync_d(f);
+	assert_int_equal(number(f, indexes), 0);
+	assert_true(number(f, "SELECT count(*) FROM history WHERE uuid = 'u-x'")
+		    > 0);
+	teardown(f);
+}
+
 /* ---- checking a state ---- */
 
 static struct record *row_of(struct store_view *v, const char *ref, size_t *at)
@@ -772,6 +797,7 @@ int main(void)
 		cmocka_unit_test(test_cannot_write),
 		cmocka_unit_test(test_damaged),
 		cmocka_unit_test(test_verify),
+		cmocka_unit_test(test_old_index),
 		cmocka_unit_test(test_check),
 	};
 

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -22,8 +23,9 @@
 #include "raftdb/store_impl.h"
 
 #define QUEUE_BYTES (64u * 1024 * 1024)
-#define BATCH_MS 100
+#define BATCH_MS 250
 #define RETRY_MS 10000
+#define WORKER_NICE 5 /* more than the core's: clients wait for that */
 
 struct pooldb {
 	struct pooldb_config cfg;
@@ -70,8 +72,6 @@ static void txn_unref(struct pooldb_txn *t)
 		record_unref(t->changes[i].before);
 		record_unref(t->changes[i].after);
 	}
-	free(t->author);
-	free(t);
 }
 
 static void item_free(struct pooldb_item *it)
@@ -84,9 +84,10 @@ static void item_free(struct pooldb_item *it)
 	free(it);
 }
 
-static struct pooldb_item *item_new(enum pooldb_item_kind kind)
+/* With room for more behind it, which goes with it. */
+static struct pooldb_item *item_new(enum pooldb_item_kind kind, size_t more)
 {
-	struct pooldb_item *it = xcalloc(1, sizeof *it);
+	struct pooldb_item *it = xcalloc(1, sizeof *it + more);
 
 	it->kind = kind;
 	list_init(&it->link);
@@ -117,14 +118,17 @@ static size_t change_bytes(const struct change *c)
 static struct pooldb_item *txn_item(const struct txn *t, uint64_t generation,
 				    const struct change *changes, size_t n)
 {
-	struct pooldb_item *it = item_new(ITEM_TXN);
-	struct pooldb_txn *p = xcalloc(1, sizeof *p + n * sizeof p->changes[0]);
+	const char *author = t->author ? t->author : "";
+	size_t txn_n = sizeof(struct pooldb_txn) + n * sizeof *changes;
+	size_t author_n = strlen(author) + 1;
+	struct pooldb_item *it = item_new(ITEM_TXN, txn_n + author_n);
+	struct pooldb_txn *p = (struct pooldb_txn *)(it + 1);
 
 	p->generation = generation;
 	p->time_ms = t->time_ms;
-	p->author = xstrdup(t->author ? t->author : "");
+	p->author = memcpy((char *)p + txn_n, author, author_n);
 	p->n = n;
-	it->bytes = sizeof *it + sizeof *p + strlen(p->author);
+	it->bytes = sizeof *it + txn_n + author_n;
 	for (size_t i = 0; i < n; i++) {
 		p->changes[i] = changes[i];
 		p->changes[i].before = record_ref(changes[i].before);
@@ -165,7 +169,7 @@ void pooldb_reloaded(struct pooldb *d, uint64_t index)
 
 void pooldb_sync(struct pooldb *d, pooldb_synced_cb cb, void *data)
 {
-	struct pooldb_item *it = item_new(ITEM_SYNC);
+	struct pooldb_item *it = item_new(ITEM_SYNC, 0);
 
 	it->cb = cb;
 	it->data = data;
@@ -185,7 +189,7 @@ void pooldb_get_status(struct pooldb *d, struct pooldb_status *ret)
 
 static void give_view(struct pooldb *d)
 {
-	struct pooldb_item *it = item_new(ITEM_VIEW);
+	struct pooldb_item *it = item_new(ITEM_VIEW, 0);
 
 	it->view = store_view_new(d->store);
 	it->index = d->core_index;
@@ -495,6 +499,17 @@ static void wait(struct pooldb *d)
 				  (uint64_t)d->cfg.batch_ms * 1000000);
 }
 
+/* Linux: of the calling thread only. */
+static void give_way(void)
+{
+	int now;
+
+	errno = 0;
+	now = getpriority(PRIO_PROCESS, 0);
+	if (errno == 0)
+		setpriority(PRIO_PROCESS, 0, now + WORKER_NICE);
+}
+
 static void run(void *data)
 {
 	struct pooldb *d = data;
@@ -502,6 +517,7 @@ static void run(void *data)
 	bool stop = false;
 
 	log_set_thread("pool.db");
+	give_way();
 	list_init(&items);
 	ensure_open(d);
 	while (!stop) {

@@ -24,7 +24,7 @@ struct pooldb_config {
 	unsigned history_mib;  /* 0: keep no history */
 	unsigned min_free_mib; /* with less disk space the file waits */
 	size_t queue_bytes;    /* handed over, not written; 0: 64 MiB */
-	unsigned batch_ms;     /* 0: 100 */
+	unsigned batch_ms;     /* 0: 250 */
 	unsigned retry_ms;     /* after an error; 0: 10000 */
 };
 

@@ -29,7 +29,7 @@ struct pooldb_item {
 	struct list link;
 	enum pooldb_item_kind kind;
 	size_t bytes;
-	struct pooldb_txn *txn;  /* ITEM_TXN */
+	struct pooldb_txn *txn;  /* ITEM_TXN; behind this, with its author */
 	struct store_view *view; /* ITEM_VIEW */
 	uint64_t index;          /* ITEM_VIEW */
 	pooldb_synced_cb cb;     /* ITEM_SYNC */

@@ -6,10 +6,12 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <json-c/json.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -705,6 +707,35 @@ static void test_old_index(void **state)
 	teardown(f);
 }
 
+/* Threads of this process with that niceness. */
+static int threads_at(int nice)
+{
+	DIR *d = opendir("/proc/self/task");
+	struct dirent *e;
+	int n = 0;
+
+	assert_non_null(d);
+	while ((e = readdir(d)))
+		n += e->d_name[0] != '.' &&
+		     getpriority(PRIO_PROCESS, (id_t)atoi(e->d_name)) == nice;
+	closedir(d);
+	return n;
+}
+
+/* The writer's turn comes after that of the threads that clients wait for. */
+static void test_gives_way(void **state)
+{
+	struct fixture *f = setup();
+	int core = getpriority(PRIO_PROCESS, 0);
+
+	if (core + 5 > 19)
+		skip();
+	open_filled(f);
+	assert_int_equal(getpriority(PRIO_PROCESS, 0), core);
+	assert_int_equal(threads_at(core + 5), 1);
+	teardown(f);
+}
+
 /* ---- checking a state ---- */
 
 static struct record *row_of(struct store_view *v, const char *ref, size_t *at)
@@ -798,6 +829,7 @@ int main(void)
 		cmocka_unit_test(test_damaged),
 		cmocka_unit_test(test_verify),
 		cmocka_unit_test(test_old_index),
+		cmocka_unit_test(test_gives_way),
 		cmocka_unit_test(test_check),
 	};
 

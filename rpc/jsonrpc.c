@@ -2,11 +2,14 @@
 
 #include <json-c/json.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/text.h"
 #include "schema/record.h"
+
+#define TOKENER_KEEP 65536 /* bytes of a body */
 
 /* Reading.
  *
@@ -96,17 +99,57 @@ static bool only_white(const char *p, size_t n)
 	return true;
 }
 
+/* One a thread is kept: making it costs as much as a small body's parsing. */
+static pthread_key_t tokener_key;
+static pthread_once_t tokener_once = PTHREAD_ONCE_INIT;
+static _Thread_local int tokener_depth;
+
+static void tokener_free(void *t)
+{
+	json_tokener_free(t);
+}
+
+static void tokener_init(void)
+{
+	xassert(pthread_key_create(&tokener_key, tokener_free) == 0);
+}
+
+static struct json_tokener *tokener_get(int depth)
+{
+	struct json_tokener *t;
+
+	pthread_once(&tokener_once, tokener_init);
+	t = pthread_getspecific(tokener_key);
+	if (t && tokener_depth == depth)
+		return t;
+	if (t)
+		json_tokener_free(t);
+	t = json_tokener_new_ex(depth);
+	xassert(t && pthread_setspecific(tokener_key, t) == 0);
+	json_tokener_set_flags(t, JSON_TOKENER_STRICT |
+				  JSON_TOKENER_ALLOW_TRAILING_CHARS);
+	tokener_depth = depth;
+	return t;
+}
+
+/* Its buffer may have become as long as the body. */
+static void tokener_put(struct json_tokener *t, size_t n)
+{
+	json_tokener_reset(t);
+	if (n <= TOKENER_KEEP)
+		return;
+	xassert(pthread_setspecific(tokener_key, NULL) == 0);
+	json_tokener_free(t);
+}
+
 /* The whole body must be one value. */
 static struct json_object *parse_tree(const char *body, size_t n, int depth,
 				      char *reason, size_t reason_size)
 {
-	struct json_tokener *t = json_tokener_new_ex(depth);
+	struct json_tokener *t = tokener_get(depth);
 	struct json_object *o;
 	size_t end;
 
-	xassert(t);
-	json_tokener_set_flags(t, JSON_TOKENER_STRICT |
-				  JSON_TOKENER_ALLOW_TRAILING_CHARS);
 	o = json_tokener_parse_ex(t, body, (int)MIN(n, (size_t)INT32_MAX));
 	end = json_tokener_get_parse_end(t);
 	if (json_tokener_get_error(t) != json_tokener_success) {
@@ -121,7 +164,7 @@ static struct json_object *parse_tree(const char *body, size_t n, int depth,
 		json_object_put(o);
 		o = NULL;
 	}
-	json_tokener_free(t);
+	tokener_put(t, n);
 	return o;
 }
 

@@ -550,12 +550,10 @@ static bool hook_member_lost(void *data, uint64_t id)
 static enum pool_absence hook_absence(void *data)
 {
 	struct daemon *d = data;
-	struct db_status s;
 
 	if (d->removed)
 		return POOL_REMOVED;
-	db_get_status(d->db, &s);
-	return s.rebuilding ? POOL_REBUILDING : POOL_PRESENT;
+	return db_is_rebuilding(d->db) ? POOL_REBUILDING : POOL_PRESENT;
 }
 
 static int64_t hook_age_ms(void *data)

@@ -124,6 +124,8 @@ void db_read_barrier(struct db *db, db_read_cb cb, void *data);
  * until the first answer after the start. */
 #define DB_AGE_UNKNOWN ((int64_t)1 << 53) /* exact in JSON readers, too */
 int64_t db_age_ms(const struct db *db);
+/* As in struct db_status, without the rest. */
+bool db_is_rebuilding(const struct db *db);
 
 /* Membership; on the serving leader only, else -EPERM. One change at a time:
  * -EBUSY. -EINVAL: a bad address, or the leader's own demotion or removal (hand

@@ -353,6 +353,11 @@ static void tell_member(const struct db *db, unsigned i, struct db_status *ret)
 	}
 }
 
+bool db_is_rebuilding(const struct db *db)
+{
+	return db->heal.rebuilding || compare_is_odd(&db->compare);
+}
+
 void db_get_status(const struct db *db, struct db_status *ret)
 {
 	const struct consensus_state *st = &db->st;
@@ -367,8 +372,7 @@ void db_get_status(const struct db *db, struct db_status *ret)
 		.snapshot_index = db->snaps.index,
 		.is_leader = st->is_leader,
 		.is_serving_leader = db->serving,
-		.rebuilding = db->heal.rebuilding ||
-			      compare_is_odd(&db->compare),
+		.rebuilding = db_is_rebuilding(db),
 		.n_members = db->n_members,
 		.disk_free_bytes = db->disk_free,
 		.pending_txns = db->txns.n_pending,

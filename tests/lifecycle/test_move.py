@@ -10,20 +10,41 @@ LIVE = {"live": "true"}
 class Move(LifeCase):
     options = () if REAL else ("--host-dead-after=5000",)
 
-    def running(self, name, kind="pvh", **options):
+    mover = None  # a guest that has lived through the tests so far
+
+    def begin(self, name, kind="pvh"):
         """A VM that runs on the first host and counts ten times a second."""
-        vm = self.vm(name, kind, period=0.1, slow="migrate", **options)
+        vm = self.vm(name, kind, period=0.1, slow="migrate")
         self.c.VM.start_on(vm, self.host_a, False, False)
         self.counts_beyond(vm, 5)
-        self.uuid = self.c.VM.get_uuid(vm)
         return vm
+
+    def running(self):
+        """The guest of the test before, when that has kept it, or a new one: each
+        boot takes the emulated Xen half a minute. Where it is is the source."""
+        vm, Move.mover = Move.mover, None
+        if vm:
+            self.made.append(vm)
+        else:
+            vm = self.begin("mover")
+        self.source, self.target = self.a, self.b
+        if self.c.VM.get_resident_on(vm) == self.host_b:
+            self.source, self.target = self.b, self.a
+        self.source_host, self.target_host = (m.host_ref(self.c) for m in
+                                              (self.source, self.target))
+        return vm
+
+    def keep(self, vm):
+        """It is as good as it was: for the next test."""
+        self.made.remove(vm)
+        Move.mover = vm
 
     def test_01_there_and_back(self):
         """Its counting goes on, and no number is missing or said twice."""
-        c, vm = self.c, self.running("mover")
-        for host, m in ((self.host_b, self.b), (self.host_a, self.a)):
+        c, vm = self.c, self.running()
+        for host, m in ((self.target_host, self.target), (self.source_host, self.source)):
             before, begin = self.ticks(vm), time.monotonic()
-            with Gap(self.pool, self.uuid) as gap:
+            with Gap(self.pool, c.VM.get_uuid(vm)) as gap:
                 self.do(c.VM.pool_migrate, vm, host, LIVE)
                 took = time.monotonic() - begin
                 self.counts_beyond(vm, before + 30)
@@ -36,12 +57,12 @@ class Move(LifeCase):
         c.VM.pool_migrate(vm, c.VM.get_resident_on(vm), LIVE)
         self.assert_counts(vm)
         self.assert_settled(c)
-        c.VM.clean_shutdown(vm)
+        self.keep(vm)
 
     def test_02_pv(self):
         """Xen without shadow paging cannot follow a PV guest's writes: it says
         so, and the guest runs on where it was."""
-        c, vm = self.c, self.running("pv", "pv")
+        c, vm = self.c, self.begin("pv", "pv")
         if not REAL:
             c.VM.pool_migrate(vm, self.host_b, LIVE)
             return self.assert_domain(vm, "running")
@@ -68,36 +89,42 @@ class Move(LifeCase):
         self.assert_settled(c)
 
     def test_03_no_room(self):
-        """The other host is full."""
-        c, vm = self.c, self.running("squeezed")
+        """The other host is full: of a guest whose memory is no whole number of
+        MiB, as clients may have it."""
+        c, vm = self.c, self.running()
         filler = self.vm("filler")
-        free = int(c.host.compute_free_memory(self.host_b)) - (90 << 20)
-        c.VM.set_memory_limits(filler, free, free, free, free)
-        c.VM.start_on(filler, self.host_b, True, False)
-        error = self.error(self.do, c.VM.pool_migrate, vm, self.host_b, LIVE)
+        size = int(c.host.compute_free_memory(self.target_host)) - (90 << 20)
+        size = (size >> 20 << 20) + 4096
+        c.VM.set_memory_limits(filler, size, size, size, size)
+        c.VM.start_on(filler, self.target_host, True, False)
+        error = self.error(self.do, c.VM.pool_migrate, vm, self.target_host, LIVE)
         self.assertEqual(error[0], "HOST_NOT_ENOUGH_FREE_MEMORY")
-        self.assertEqual(c.VM.get_resident_on(vm), self.host_a)
+        self.assertEqual(c.VM.get_resident_on(vm), self.source_host)
         self.assert_settled(c)
         self.assert_counts(vm)
+        self.keep(vm)
 
     # ---- something dies on the way ----
 
-    def broken(self, name, harm, mend):
+    def broken(self, name, harm, mend, witness=None):
         """The harm is done while the guest moves, and mended a little later. The
-        task ends in either way, and the guest counts on, on one host."""
-        vm = self.running(name)
-        witness = self.witness.client()
-        task = witness.Async.VM.pool_migrate(vm, self.host_b, LIVE)
-        wait_for(lambda: witness.VM.get_current_operations(vm) or
-                 witness.task.get_status(task) != "pending", 10, "it begins")
+        task ends in either way, and the guest counts on, on one host. The witness
+        is a member that lives on: the source, when it is not said."""
+        vm = self.running()
+        member = witness() if witness else self.source
+        c = member.client()
+        task = c.Async.VM.pool_migrate(vm, self.target_host, LIVE)
+        wait_for(lambda: c.VM.get_current_operations(vm) or
+                 c.task.get_status(task) != "pending", 10, "it begins")
         time.sleep(0.4 if not REAL else 3)
-        if witness.task.get_error_info(task)[:1] == ["NOT_IMPLEMENTED"]:
-            self.do(witness.wait_task, task)
+        if c.task.get_error_info(task)[:1] == ["NOT_IMPLEMENTED"]:
+            self.do(c.wait_task, task)
         harm()
         time.sleep(0.3 if not REAL else 2)
         mend()
+        c.close()
         self.c.close()
-        self.c = self.witness.wait_up(60)
+        self.c = member.wait_up(60)
         self.addCleanup(self.c.close)
         record = self.wait_ended(self.c, task, 60)
         self.assert_settled(self.c)
@@ -107,50 +134,44 @@ class Move(LifeCase):
         self.assertEqual(state, "Running")
         self.assert_counts(vm)
         self.assert_one_life(vm)
-        witness.close()
-        self.c.VM.hard_shutdown(vm)
-
-    def executor_dies(self, m):
-        self.witness = self.b if m is self.a else self.a
-        self.broken(f"executor of {m.address} killed", lambda: m.kill("executor"),
-                    m.start_executor)
-
-    def daemon_dies(self, m):
-        self.witness = self.b if m is self.a else self.a
-        self.broken(f"daemon of {m.address} killed", lambda: m.kill("daemon"),
-                    m.start_daemon)
+        self.keep(vm)
 
     def test_04_executor_of_the_source(self):
-        self.executor_dies(self.a)
+        self.broken("executor of the source killed",
+                    lambda: self.source.kill("executor"),
+                    lambda: self.source.start_executor(), lambda: self.target)
 
     def test_05_executor_of_the_target(self):
-        self.executor_dies(self.b)
+        self.broken("executor of the target killed",
+                    lambda: self.target.kill("executor"),
+                    lambda: self.target.start_executor())
 
     def test_06_daemon_of_the_source(self):
-        self.daemon_dies(self.a)
+        self.broken("daemon of the source killed",
+                    lambda: self.source.kill("daemon"),
+                    lambda: self.source.start_daemon(), lambda: self.target)
 
     def test_07_daemon_of_the_target(self):
-        self.daemon_dies(self.b)
+        self.broken("daemon of the target killed",
+                    lambda: self.target.kill("daemon"),
+                    lambda: self.target.start_daemon())
 
     @unittest.skipUnless(REAL, "local processes have no cable")
     def test_08_cable_pulled(self):
         """In the middle of the guest's memory, for longer than a heartbeat."""
-        self.witness = self.a
-
         def pull():
-            self.a.machine.set_cable(False)
+            self.source.machine.set_cable(False)
             time.sleep(15)
         self.broken("cable pulled for 15 s", pull,
-                    lambda: self.a.machine.set_cable(True))
+                    lambda: self.source.machine.set_cable(True))
 
     def test_09_toolstack_of_the_source(self):
         """Daemon and executor at once; its guest is not asked."""
-        self.witness = self.b
-
         def harm():
-            self.a.kill("executor")
-            self.a.kill("daemon")
-        self.broken("toolstack of the source killed", harm, self.a.start)
+            self.source.kill("executor")
+            self.source.kill("daemon")
+        self.broken("toolstack of the source killed", harm,
+                    lambda: self.source.start(), lambda: self.target)
 
     def test_10_the_same_everywhere(self):
         self.pool.wait_converged()

@@ -41,6 +41,9 @@ class Later(threading.Thread):
 
 
 class Events(PoolCase):
+    # A new master is a change of the pool, which watchers of it are told.
+    options = ("--election-timeout=1500",)
+
     def setUp(self):
         self.c = self.client(1)
         self.pool_ref = self.c.pool.get_all()[0]

@@ -324,6 +324,10 @@ static int do_send(struct raft_io *io, struct raft_io_send *req,
 	    message->append_entries_result.rejected > 0)
 		filled.append_entries_result.last_log_index =
 			raft_last_index(g->io.data);
+	if (message->type == RAFT_REQUEST_VOTE_RESULT)
+		filled.request_vote_result.term =
+			MAX(message->request_vote_result.term,
+			    raft_current_term(g->io.data));
 	if (!g->failed)
 		return g->real.send(io, req, &filled, cb);
 	h = held_new(g, HELD_SEND, req);

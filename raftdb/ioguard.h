@@ -33,6 +33,10 @@
  * not set, and what stood on the stack would go to the other member. So it is
  * filled in.
  *
+ * Its answer to a pre-vote: the term in it is the candidate's, also when its own
+ * is a later one, which the candidate then never hears of. Where a majority needs
+ * both, nobody is elected any more. So its own goes out.
+ *
  * Only for raftdb/consensus.c.
  */
 #ifndef RAFTDB_IOGUARD_H

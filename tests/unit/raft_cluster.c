@@ -133,6 +133,8 @@ static int io_send(struct raft_io *io, struct raft_io_send *req,
 	if (m->type == RAFT_APPEND_ENTRIES_RESULT &&
 	    m->append_entries_result.rejected > 0)
 		s->refusal = m->append_entries_result;
+	if (m->type == RAFT_REQUEST_VOTE_RESULT)
+		s->vote = m->request_vote_result;
 	return s->real->send(s->real, req, m, cb);
 }
 

@@ -45,7 +45,9 @@ struct seat {
 	unsigned fail_gets;
 	struct raft_io_snapshot_get *failing_get;
 	unsigned n_sent;        /* messages that left */
-	struct raft_append_entries_result refusal; /* the last one sent */
+	/* the last ones sent */
+	struct raft_append_entries_result refusal;
+	struct raft_request_vote_result vote;
 };
 
 struct cluster {

@@ -455,6 +455,40 @@ static void test_refusal_tells_the_end(void **state)
 	assert_int_equal(s->refusal.last_log_index, seat_state(s).last_index);
 }
 
+/* Whom a candidate of an older term asks in a pre-vote tells its own term, or the
+ * candidate would ask for votes in the older one for ever. */
+static void test_pre_vote_tells_the_term(void **state)
+{
+	struct seat *leader, *s;
+	struct raft_message m;
+	uint64_t term;
+
+	start(3, 3);
+	leader = cluster_leader(&k);
+	write_some(leader, 20);
+	cluster_settle(&k);
+	s = follower(leader);
+	seat_silence(leader, true);
+	assert_true(cluster_until(&k, new_leader, leader, 10000));
+	seat_silence(leader, false);
+	cluster_settle(&k);
+	term = seat_state(s).term;
+	assert_true(term > 1);
+	memset(&m, 0, sizeof m);
+	m.type = RAFT_REQUEST_VOTE;
+	m.server_id = leader->id;
+	m.server_address = leader->address;
+	m.request_vote.version = 2;
+	m.request_vote.term = term - 1;
+	m.request_vote.candidate_id = leader->id;
+	m.request_vote.pre_vote = true;
+	s->recv(s->top, &m);
+	cluster_run(&k, 5);
+	assert_true(s->vote.pre_vote);
+	assert_false(s->vote.vote_granted);
+	assert_int_equal(s->vote.term, term);
+}
+
 static raft_time time_to_failover(unsigned election_ms, unsigned heartbeat_ms)
 {
 	struct seat *old;
@@ -553,6 +587,7 @@ int main(void)
 		T(test_rejoining_member_does_not_unseat),
 		T(test_late_vote_result),
 		T(test_refusal_tells_the_end),
+		T(test_pre_vote_tells_the_term),
 		T(test_election_timeout_is_what_was_set),
 		T(test_heartbeat_is_what_was_set),
 		T(test_no_memory_ends_the_process),

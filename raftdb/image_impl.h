@@ -62,6 +62,7 @@ int image_write_tables(sqlite3 *db, const struct store_view *v);
  * have a table; then class by class. 0 or a negative errno. */
 struct image_class {
 	struct record **rows;
+	struct hash128 *hashes; /* store_hash() of each, of image_load() only */
 	size_t n, cap;
 };
 int image_read_frame(sqlite3 *db, struct store_view *v, bool *present,

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "raftdb/image_impl.h"
+#include "raftdb/store_impl.h"
 
 #define THREADS_MAX 4
 #define BYTES_A_THREAD (2u << 20) /* less is not worth another one */
@@ -23,6 +24,7 @@ struct load {
 	atomic_size_t next;
 	atomic_bool failed;
 	struct image_class *classes; /* by number */
+	struct store *tables; /* empty: what hashing a row needs */
 };
 
 struct loader {
@@ -55,6 +57,18 @@ static int open_file(struct load *l, sqlite3 **ret, struct image_reason *why)
 	return 0;
 }
 
+/* Here and not as the store is filled, which only one thread can do. */
+static void hash_class(const struct load *l, struct image_class *c)
+{
+	_cleanup_(buf_deinit) struct buf scratch = BUF_INIT;
+
+	c->hashes = xcalloc(c->n + 1, sizeof(*c->hashes));
+	for (size_t i = 0; i < c->n; i++)
+		c->hashes[i] = store_hash(store_table(l->tables,
+						      c->rows[i]->cls),
+					  c->rows[i], &scratch);
+}
+
 static int read_classes(struct loader *t, sqlite3 *db, struct image_reason *why)
 {
 	struct load *l = t->load;
@@ -69,6 +83,8 @@ static int read_classes(struct loader *t, sqlite3 *db, struct image_reason *why)
 		cls = l->order[i];
 		r = image_read_class(db, &schema_classes[cls], &l->classes[cls],
 				     why);
+		if (r == 0)
+			hash_class(l, &l->classes[cls]);
 	}
 	return r;
 }
@@ -87,7 +103,7 @@ static void *run(void *data)
 	return NULL;
 }
 
-/* About how many rows the class has. */
+/* About how much there is to read: rows times fields. */
 static int64_t size_of(sqlite3 *db, unsigned cls)
 {
 	_cleanup_(buf_deinit) struct buf sql = BUF_INIT;
@@ -98,7 +114,7 @@ static int64_t size_of(sqlite3 *db, unsigned cls)
 		   schema_classes[cls].name);
 	if (sqlite3_prepare_v2(db, buf_cstr(&sql), -1, &st, NULL) == SQLITE_OK &&
 	    sqlite3_step(st) == SQLITE_ROW)
-		n = sqlite3_column_int64(st, 0);
+		n = sqlite3_column_int64(st, 0) * schema_classes[cls].n_fields;
 	sqlite3_finalize(st);
 	return n;
 }
@@ -155,7 +171,8 @@ static int read_rows(struct load *l, struct image_reason *why)
 	return r;
 }
 
-/* In the order of the classes. */
+/* In the order of the classes. A class that could not be read has no hashes;
+ * nobody asks for them then. */
 static void collect(struct load *l, struct store_view *v)
 {
 	size_t n = 0;
@@ -163,12 +180,19 @@ static void collect(struct load *l, struct store_view *v)
 	for (unsigned c = 0; c < schema_n_classes; c++)
 		n += l->classes[c].n;
 	v->rows = xcalloc(n + 1, sizeof(*v->rows));
+	v->hashes = xcalloc(n + 1, sizeof(*v->hashes));
 	for (unsigned c = 0; c < schema_n_classes; c++) {
-		if (l->classes[c].n > 0)
-			memcpy(v->rows + v->n_rows, l->classes[c].rows,
-			       l->classes[c].n * sizeof(*v->rows));
-		v->n_rows += l->classes[c].n;
-		free(l->classes[c].rows);
+		struct image_class *from = &l->classes[c];
+
+		if (from->n > 0)
+			memcpy(v->rows + v->n_rows, from->rows,
+			       from->n * sizeof(*v->rows));
+		if (from->hashes)
+			memcpy(v->hashes + v->n_rows, from->hashes,
+			       from->n * sizeof(*v->hashes));
+		v->n_rows += from->n;
+		free(from->rows);
+		free(from->hashes);
 	}
 }
 
@@ -182,12 +206,14 @@ int image_load(unsigned char *file, size_t n, struct store_view *v,
 
 	l.order = xcalloc(schema_n_classes, sizeof(*l.order));
 	l.classes = xcalloc(schema_n_classes, sizeof(*l.classes));
+	l.tables = store_new();
 	r = r ? r : image_read_frame(db, v, present, why);
 	if (r == 0) {
 		put_in_order(&l, db, present);
 		r = read_rows(&l, why);
 	}
 	collect(&l, v);
+	store_free(l.tables);
 	free(l.order);
 	free(l.classes);
 	free(present);

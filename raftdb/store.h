@@ -96,6 +96,7 @@ struct hash128 store_digest(const struct store *s);
 struct store_view {
 	uint64_t generation;
 	struct record **rows;
+	struct hash128 *hashes; /* store_hash() of each; NULL: not known */
 	size_t n_rows;
 	struct {
 		struct value *ref;

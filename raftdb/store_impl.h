@@ -103,6 +103,9 @@ static inline struct row *store_row(const struct store *s, const char *ref,
 /* Change all indexes, the digest's sum and the links, but not the generation.
  * Each takes the record, whose stamps and derived sets are final. */
 struct row *store_insert(struct store *s, struct record *rec);
+/* For who knows the row's store_hash() already. */
+struct row *store_insert_hashed(struct store *s, struct record *rec,
+				struct hash128 hash);
 void store_replace(struct store *s, struct row *row, struct record *rec);
 void store_remove(struct store *s, struct row *row);
 

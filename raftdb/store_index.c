@@ -217,7 +217,8 @@ struct value *store_pointing(const struct target *target, int cls, int field)
 
 /* Rows. */
 
-struct row *store_insert(struct store *s, struct record *rec)
+struct row *store_insert_hashed(struct store *s, struct record *rec,
+				struct hash128 hash)
 {
 	struct table *t = store_table(s, rec->cls);
 	struct row *row = xcalloc(1, sizeof(*row));
@@ -231,8 +232,15 @@ struct row *store_insert(struct store *s, struct record *rec)
 	name_add(s, row);
 	for (size_t i = 0; i < t->n_linking; i++)
 		links_add(s, row, t->linking[i]);
-	row_hash(s, row);
+	row->hash = hash;
+	hash128_add(&s->sum, hash);
 	return row;
+}
+
+struct row *store_insert(struct store *s, struct record *rec)
+{
+	return store_insert_hashed(s, rec, store_hash(store_table(s, rec->cls),
+						      rec, &s->scratch));
 }
 
 static void relink(struct store *s, struct row *row, struct record *old)

@@ -73,6 +73,7 @@ void store_view_free(struct store_view *v)
 	for (size_t i = 0; i < v->n_tombs; i++)
 		value_unref(v->tombs[i].ref);
 	free(v->rows);
+	free(v->hashes);
 	free(v->tombs);
 	free(v->ids);
 	free(v);
@@ -121,7 +122,10 @@ static bool load_rows(struct store *s, const struct store_view *v)
 
 		if (!row_fits(v, r, i > 0 ? v->rows[i - 1] : NULL) || !row_is_new(s, r))
 			return false;
-		store_insert(s, record_ref(r));
+		if (v->hashes)
+			store_insert_hashed(s, record_ref(r), v->hashes[i]);
+		else
+			store_insert(s, record_ref(r));
 	}
 	return true;
 }

@@ -7,6 +7,7 @@ usage: large_pool.py [OBJECTS]     (100000; XENPOOL_BUILD names the build folder
 import dataclasses
 import os
 import pathlib
+import socket
 import statistics
 import subprocess
 import sys
@@ -50,12 +51,20 @@ def wait_pooldb(m, timeout=120):
     raise RuntimeError(f"pool.db does not follow: {status['pooldb']}")
 
 
+def listens(address):
+    with socket.socket() as s:
+        return s.connect_ex((address, 8443)) == 0
+
+
 def restart(m):
     """(ms from the kill to the first answered call, processor ms until then).
-    The call is a login that is tried every 5 ms."""
+    The call is a login that is tried every 5 ms, once anybody listens: those
+    that fail take the processor from the loading."""
     m.kill("daemon")
     start = time.monotonic()
     m.start_daemon()
+    while not listens(m.address):
+        time.sleep(0.005)
     m.wait_up(every=0.005).close()
     up = (time.monotonic() - start) * 1000
     fields = pathlib.Path(f"/proc/{m.daemon.pid}/stat").read_text().split()

@@ -2,7 +2,7 @@
  *
  * libraft has one for each file of its log. When the file is full, and at every
  * snapshot, it destroys the context on the loop, and io_destroy(2) returns only
- * when the kernel has let two of its RCU grace periods pass: 30 to 50 ms in
+ * when the kernel has let two of its RCU grace periods pass: 27 to 45 ms in
  * which the caller sleeps. All writes are back by then, and nobody waits for the
  * end of an empty context, so a thread is made that does.
  *

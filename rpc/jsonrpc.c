@@ -99,7 +99,7 @@ static bool only_white(const char *p, size_t n)
 	return true;
 }
 
-/* One a thread is kept: making it costs as much as a small body's parsing. */
+/* One a thread is kept: small bodies shall not pay for making it. */
 static pthread_key_t tokener_key;
 static pthread_once_t tokener_once = PTHREAD_ONCE_INIT;
 static _Thread_local int tokener_depth;

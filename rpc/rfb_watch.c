@@ -54,7 +54,7 @@ static bool take_head(struct rfb_watch *w, char c)
 		return true;
 	}
 	m = &messages[w->head[0]];
-	if (w->have < m->count_at + m->count_len || w->have == 0)
+	if (w->have < m->count_at + m->count_len)
 		return false;
 	for (unsigned i = 0; i < m->count_len; i++)
 		n = n << 8 | w->head[m->count_at + i];

@@ -2,6 +2,7 @@
 a console record names."""
 import base64
 import contextlib
+import itertools
 import os
 import pathlib
 import queue
@@ -116,9 +117,11 @@ class Viewer:
     """libvncclient behind a Unix socket, whose bytes go over a Stream. With
     version 3 the server's offer is rewritten, so that it speaks RFB 3.3."""
 
+    numbers = itertools.count()
+
     def __init__(self, stream, folder, version=8):
         self.stream, self.version = stream, version
-        path = f"{folder}/viewer-{id(self)}"
+        path = f"{folder}/viewer-{next(self.numbers)}"
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen(1)

@@ -146,6 +146,13 @@ void rbac_permission(const struct method_def *m, struct value *const *args,
 /* NULL if allowed, else the error. */
 struct value *rbac_check(const struct record *session, const struct method_def *m,
 			 struct value *const *args, unsigned n_args);
+/* NULL, or the error of a map's guarded key that a caller without its role would
+ * add, change or remove by writing the field whole. A key that stays as it is may
+ * stay. before NULL: the object is made. session NULL: nobody is asked. */
+struct value *rbac_map_error(const struct record *session,
+			     const struct class_def *c, unsigned field,
+			     const struct value *before,
+			     const struct value *after);
 bool rbac_may(const struct record *session, const char *permission);
 struct value *rbac_denied(const char *permission);
 

@@ -175,15 +175,17 @@ static void commit_field(struct req *r, struct txn *t)
 
 static void generic_set(struct req *r)
 {
+	unsigned field = (unsigned)r->method->field;
 	struct record *row = self(r);
 	struct value *error;
 	struct txn *t;
 
-	if (!row)
+	if (!row || !req_may_set_map(r, row, field, req_arg(r, 1)))
 		return;
 	t = req_txn(r);
-	error = put_field(r, t, value_str(row->ref),
-			  (unsigned)r->method->field, req_arg(r, 1));
+	if (row->cls->fields[field].n_map_keys > 0)
+		txn_guard_version(t, row);
+	error = put_field(r, t, value_str(row->ref), field, req_arg(r, 1));
 	if (error) {
 		txn_free(t);
 		req_fail_value(r, error);

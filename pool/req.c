@@ -248,6 +248,17 @@ bool req_may(const struct req *r, const char *permission)
 	return r->session && rbac_may(r->session, permission);
 }
 
+bool req_may_set_map(struct req *r, const struct record *row, unsigned field,
+		     const struct value *after)
+{
+	struct value *error = rbac_map_error(r->session, row->cls, field,
+					     row->fields[field], after);
+
+	if (error)
+		req_fail_value(r, error);
+	return !error;
+}
+
 /* ---- the module ---- */
 
 static void index_handlers(struct req_state *s)

@@ -94,6 +94,10 @@ bool req_is_root(const struct req *r);
 /* For checks beyond the method's own (already done): permission in the
  * session? */
 bool req_may(const struct req *r, const char *permission);
+/* For handlers that write a map whole: false, and the request has failed, when
+ * the caller may not touch a key that differs. The transaction must guard row. */
+bool req_may_set_map(struct req *r, const struct record *row, unsigned field,
+		     const struct value *after);
 
 /* ---- timers (env_mono_ms) and background transactions ---- */
 typedef void (*pool_timer_fn)(struct pool *p, void *data);

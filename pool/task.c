@@ -235,7 +235,11 @@ static void task_set_error_info(struct req *r)
 
 static void task_set_other_config(struct req *r)
 {
-	set_field(r, F_task_other_config, value_ref(req_arg(r, 1)));
+	struct record *task = own_task(r);
+
+	if (task && req_may_set_map(r, task, F_task_other_config,
+				    req_arg(r, 1)))
+		set_field(r, F_task_other_config, value_ref(req_arg(r, 1)));
 }
 
 static void task_add_to_other_config(struct req *r)

@@ -39,9 +39,10 @@ static void write_set(struct req *r, struct record *vm, unsigned field,
 void vm_set_plain(struct req *r)
 {
 	struct record *vm = req_arg_record(r, 0, CLASS_VM);
+	unsigned field = field_of(r);
 
-	if (vm)
-		write_set(r, vm, field_of(r), value_ref(req_arg(r, 1)));
+	if (vm && req_may_set_map(r, vm, field, req_arg(r, 1)))
+		write_set(r, vm, field, value_ref(req_arg(r, 1)));
 }
 
 void vm_add_to(struct req *r)

@@ -24,6 +24,7 @@ UNIT_TESTS = \
 	tests/unit/test_raft_guards \
 	tests/unit/test_raftmsg \
 	tests/unit/test_rfb_watch \
+	tests/unit/test_role_keys \
 	tests/unit/test_sandbox \
 	tests/unit/test_schema \
 	tests/unit/test_store \
@@ -96,6 +97,8 @@ tests_unit_test_raft_guards_SOURCES = tests/unit/test_raft_guards.c \
 tests_unit_test_raft_guards_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_rfb_watch_SOURCES = tests/unit/test_rfb_watch.c
 tests_unit_test_rfb_watch_LDADD = $(RPC) $(RPC_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_role_keys_SOURCES = tests/unit/test_role_keys.c
+tests_unit_test_role_keys_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_sandbox_SOURCES = tests/unit/test_sandbox.c
 tests_unit_test_sandbox_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_schema_SOURCES = tests/unit/test_schema.c

@@ -9,6 +9,11 @@ GIB = 1 << 30
 
 
 class Vm(PoolCase):
+    @classmethod
+    def prepare(cls):
+        for m in cls.pool.members:
+            m.executor_options.append("--kernel-dir=/boot/guest")
+
     def setUp(self):
         member = self.pool.followers()[0]
         self.c = member.client()
@@ -141,6 +146,21 @@ class Vm(PoolCase):
         self.assert_error(["HANDLE_INVALID", "VM", gone], c.VM.start, gone, False, False)
         self.assert_error(["HANDLE_INVALID", "host", gone],
                           c.VM.start_on, vm, gone, False, False)
+
+    def test_03b_files_of_the_host(self):
+        """No VM boots a file that the host does not offer."""
+        c, vm = self.c, self.vm("thief")
+        for path in ("/etc/shadow", "/boot/guest/../../etc/shadow", "relative"):
+            for what in ("kernel", "ramdisk"):
+                getattr(c.VM, f"set_PV_{what}")(vm, path)
+                self.assert_error(["INVALID_VALUE", "config",
+                                   f"{what}: not in a folder for kernels"],
+                                  c.VM.start, vm, False, False)
+                self.assertEqual(self.state(vm), "Halted")
+                getattr(c.VM, f"set_PV_{what}")(vm, "")
+        c.VM.set_PV_kernel(vm, "/boot/guest/vmlinux")
+        c.VM.start(vm, False, False)
+        self.assertEqual(self.state(vm), "Running")
 
     def test_04_host_choice(self):
         """VMs that fill more than one host are spread; what fits nowhere is

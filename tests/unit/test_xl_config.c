@@ -121,6 +121,14 @@ static void test_platform_is_no_weapon(void **state)
 		PLATFORM("hvm_serial", "file:/etc/passwd"),
 		PLATFORM("hvm_serial", "pipe:/run/x"),
 		PLATFORM("hvm_serial", "tcp:0.0.0.0:1,server"),
+		PLATFORM("hvm_serial", "udp:1.2.3.4:5"),
+		PLATFORM("hvm_serial", "unix:/run/x,server"),
+		PLATFORM("hvm_serial", "/dev/ttyS0"),
+		PLATFORM("hvm_serial", "pty,path=/x"),
+		PLATFORM("hvm_serial", "stdio"),
+		PLATFORM("usb", "host:1d6b:2"),
+		PLATFORM("usb_tablet", "disk:/etc/shadow"),
+		PLATFORM("mmio_size_mib", "1"),
 		PLATFORM("parallel", "/dev/parport0"),
 		PLATFORM("device-model", "/tmp/evil"),
 		PLATFORM("device-model", "../evil"),
@@ -138,6 +146,49 @@ static void test_platform_is_no_weapon(void **state)
 	/* Of keys that are not known nothing gets to Xen: see the golden file
 	 * with its "unknown-key". */
 	taken("hvm", PLATFORM("whatever", "/bin/sh"));
+}
+
+/* A word that would be a program, a file or a device if it got to libxl. */
+#define EVIL "/evil-thing"
+
+static void test_unknown_keys_go_nowhere(void **state)
+{
+	static const char *const keys[] = {
+		"\"platform\": {\"device_model_override\": \"" EVIL "\", "
+		"\"device-model-args\": \"" EVIL "\", "
+		"\"firmware_override\": \"" EVIL "\", "
+		"\"kernel\": \"" EVIL "\", \"nic_type\": \"" EVIL "\", "
+		"\"serial\": \"" EVIL "\", \"usbdevice\": \"" EVIL "\", "
+		"\"secureboot\": \"" EVIL "\", \"bios\": \"" EVIL "\"}",
+		"\"other_config\": {\"hvm_serial\": \"" EVIL "\", "
+		"\"pci\": \"0/0000:00:00.0" EVIL "\"}",
+		"\"hvm_boot\": {\"device_model\": \"" EVIL "\"}",
+		/* Of an emulated machine's: it boots from its disks. */
+		"\"kernel\": \"" EVIL "\", \"ramdisk\": \"" EVIL "\", "
+		"\"bootloader\": \"" EVIL "\", \"args\": \"" EVIL "\"",
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+		_cleanup_(freep) char *text = with("hvm", keys[i]);
+		char reason[160] = "";
+		_cleanup_(freep) char *json = convert(text, reason,
+						      sizeof(reason));
+
+		assert_string_equal(reason, "");
+		assert_non_null(json);
+		assert_null(strstr(json, EVIL));
+	}
+}
+
+/* Where the words above do get through, so that looking for them finds them. */
+static void test_kernels_go_somewhere(void **state)
+{
+	_cleanup_(freep) char *text = with("pvh", "\"kernel\": \"" EVIL "\"");
+	char reason[160] = "";
+	_cleanup_(freep) char *json = convert(text, reason, sizeof(reason));
+
+	assert_non_null(json);
+	assert_non_null(strstr(json, EVIL));
 }
 
 static void test_boot(void **state)
@@ -221,6 +272,8 @@ int main(void)
 		cmocka_unit_test(test_golden),
 		cmocka_unit_test(test_golden_of_pool),
 		cmocka_unit_test(test_platform_is_no_weapon),
+		cmocka_unit_test(test_unknown_keys_go_nowhere),
+		cmocka_unit_test(test_kernels_go_somewhere),
 		cmocka_unit_test(test_boot),
 		cmocka_unit_test(test_xenstore_keys),
 		cmocka_unit_test(test_devices),

@@ -222,9 +222,11 @@ static struct value *cancelled(const struct record *job)
 }
 
 static void wait_until(struct pool *p, struct run *run,
-		       const struct record *job)
+		       const struct record *job, const struct job_step *step)
 {
-	if (env_wall_ms() / 1000 >= record_int(job, F_job_deadline))
+	if (step->cancellable && is_cancelled(job))
+		run->done = cancelled(job);
+	else if (env_wall_ms() / 1000 >= record_int(job, F_job_deadline))
 		run->done = done_ok();
 }
 
@@ -236,7 +238,7 @@ static bool consider_step(struct pool *p, struct run *run,
 	if (run->done)
 		return false;
 	if (!step->verb) {
-		wait_until(p, run, job);
+		wait_until(p, run, job, step);
 		return false;
 	}
 	if (run->sent) {

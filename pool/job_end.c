@@ -34,6 +34,8 @@ void job_create(const struct pool *p, struct txn *t, const struct record *vm,
 	draft_int(&d, F_job_fence, (int64_t)store_generation(store_of(p)) + 1);
 	if (params)
 		draft_set(&d, F_job_params, params);
+	if (spec->deadline)
+		draft_date(&d, F_job_deadline, spec->deadline);
 	draft_date(&d, F_job_created, env_wall_ms() / 1000);
 	draft_str(&d, F_job_author, spec->author);
 	if (ret_ref)

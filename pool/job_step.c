@@ -219,6 +219,12 @@ static void reboot_done(struct job_end *e)
 	job_finish(e);
 }
 
+/* The guest has waited long enough (vm_reconcile.c). */
+static void reboot_due(struct job_end *e)
+{
+	job_next(e, "run", record_str(e->job, F_job_host));
+}
+
 static void suspend_done(struct job_end *e)
 {
 	struct record *host = job_host(e, F_job_host);
@@ -268,6 +274,8 @@ static const struct job_step plain_steps[] = {
 	  DEAD_DONE, false, NULL, 1, 0 },
 	{ "clean_reboot", "run", "clean_reboot", clean_reboot_params,
 	  reboot_done, failed, DEAD_FAIL, true, NULL, 0, 1 },
+	{ "hard_reboot", "wait", NULL, NULL, reboot_due, failed,
+	  DEAD_FAIL, true, NULL, 0, 0 },
 	{ "hard_reboot", "run", "hard_reboot", config_params,
 	  reboot_done, failed, DEAD_FAIL, false, NULL, 0, 1 },
 	{ "suspend", "run", "suspend", suspend_params, suspend_done, failed,

@@ -56,6 +56,9 @@ static const struct option_def defs[] = {
 	       "ms to wait before a wrong password is answered"),
 	NUMBER("host-dead-after", host_dead_after_ms, 20000, 3600000,
 	       "ms of silence after which a host counts as not live"),
+	NUMBER("restart-gap", restart_gap_s, 15, 3600,
+	       "seconds from a VM's start to its next one when its guest "
+	       "reboots or crashes by itself"),
 	NUMBER("max-body-kib", max_body_kib, 4096, 262144,
 	       "largest request body in KiB"),
 	NUMBER("history-days", history_days, 30, 36500,

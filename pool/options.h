@@ -19,6 +19,7 @@ struct options {
 	unsigned election_timeout_ms, heartbeat_ms, snapshot_threshold;
 	unsigned min_free_mib;
 	unsigned login_delay_ms, host_dead_after_ms;
+	unsigned restart_gap_s;
 	unsigned max_body_kib;
 	unsigned history_days, history_mib;
 };

@@ -100,6 +100,8 @@ struct pool_config {
 	const char *first_password; /* for root, used when the pool is created */
 	unsigned login_delay_ms;   /* after a wrong password */
 	unsigned host_dead_after_ms;
+	/* From a start to the next one that the guest brings about. */
+	unsigned restart_gap_s;
 	const char *image_dir;     /* where suspend images go (a path text) */
 };
 

@@ -134,6 +134,7 @@ struct job_spec {
 	const struct record *destination; /* may be NULL */
 	const char *task;                 /* "" for none */
 	const char *author;
+	int64_t deadline;                 /* Unix s; 0: none */
 };
 /* Adds the job's row to t. The draft of the VM must be part of the same
  * transaction (its guard makes fences rise); vm is NULL in a host's own job.

@@ -46,7 +46,7 @@ static bool dom_is(const struct value *dom, const char *state)
 
 /* Nobody waits for it: on a conflict the next `state` tries again. */
 static void start_own_job(struct pool *p, struct record *vm, const char *kind,
-			  const char *author)
+			  const char *author, int64_t not_before)
 {
 	struct record *me = pool_this_host(p);
 	struct job_spec spec = { .kind = kind, .step = "run", .host = me,
@@ -55,6 +55,10 @@ static void start_own_job(struct pool *p, struct record *vm, const char *kind,
 	char ref[REF_LEN + 1];
 	struct draft d;
 
+	if (not_before > env_wall_ms() / 1000) {
+		spec.step = "wait";
+		spec.deadline = not_before;
+	}
 	draft_edit(&d, t, vm);
 	job_create(p, t, vm, &spec, NULL, ref);
 	draft_map_put(&d, F_VM_current_operations, ref, value_stringz(kind));
@@ -99,6 +103,18 @@ static const char *action_after(const struct record *vm, const char *event)
 	return "destroy";
 }
 
+/* When the VM may start again, Unix s: a guest that reboots or crashes as soon as
+ * it runs must not keep its host at building domains, and the pool at writing
+ * them down. A start that lies in the future is a clock's mistake. */
+static int64_t restart_time(const struct pool *p, const struct record *vm)
+{
+	const struct record *m = store_get_class(store_of(p), CLASS_VM_metrics,
+						 record_str(vm, F_VM_metrics));
+	int64_t started = m ? record_int(m, F_VM_metrics_start_time) : 0;
+
+	return MIN(started, env_wall_ms() / 1000) + p->cfg.restart_gap_s;
+}
+
 static void follow_event(struct pool *p, struct record *vm, const char *event)
 {
 	const char *action = action_after(vm, event);
@@ -108,9 +124,10 @@ static void follow_event(struct pool *p, struct record *vm, const char *event)
 	if (!strcmp(action, "preserve"))
 		keep_for_inspection(p, vm);
 	else if (strstr(action, "restart"))
-		start_own_job(p, vm, "hard_reboot", "guest");
+		start_own_job(p, vm, "hard_reboot", "guest",
+			      restart_time(p, vm));
 	else
-		start_own_job(p, vm, "hard_shutdown", "guest");
+		start_own_job(p, vm, "hard_shutdown", "guest", 0);
 }
 
 static bool lives_here(const struct pool *p, const struct record *vm)
@@ -194,7 +211,7 @@ static bool check_resident(struct pool *p, struct record *vm,
 
 	if (!dom || is_incoming(dom)) {
 		if (act)
-			start_own_job(p, vm, "hard_shutdown", "host");
+			start_own_job(p, vm, "hard_shutdown", "host", 0);
 	} else if (dom_is(dom, "shutdown") && !paused) {
 		if (act)
 			follow_event(p, vm, reason_of(dom));

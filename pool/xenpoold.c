@@ -790,6 +790,7 @@ static struct pool *make_pool(struct daemon *d)
 		.first_password = d->first_password,
 		.login_delay_ms = o->login_delay_ms,
 		.host_dead_after_ms = o->host_dead_after_ms,
+		.restart_gap_s = o->restart_gap_s,
 		.image_dir = d->image_dir,
 	};
 	struct pool_hooks hooks = {

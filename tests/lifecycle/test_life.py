@@ -10,6 +10,8 @@ ENDS = ("shutdown", "reboot", "crash")
 
 
 class Life(LifeCase):
+    options = () if REAL else ("--restart-gap=2",)
+
     def begin(self, vm, *args):
         """Starts it and waits until it counts; how long that took."""
         begin = time.monotonic()

@@ -417,6 +417,38 @@ static void test_guest_events(void **state)
 	assert_quiet(vm);
 }
 
+/* A guest that reboots or crashes as soon as it runs. */
+static void test_restart_gap(void **state)
+{
+	char vm[REF_LEN + 1];
+	int64_t domid;
+
+	w.h[0].pool->cfg.restart_gap_s = 15;
+	make_vm(vm, "loop");
+	do_ok("VM.start", S(vm), B(false), B(false));
+	domid = record_int(row(vm), F_VM_domid);
+	for (int s = 0; s < 60; s++) {
+		if (dom_at(&w.h[0], vm) == RUNNING)
+			guest_does(vm, s % 2 ? "reboot" : "crash");
+		world_advance(1000);
+	}
+	assert_int_equal(record_int(row(vm), F_VM_domid), domid + 4);
+	guest_does(vm, "reboot");
+	/* While it waits it can be had down. */
+	assert_int_equal(dom_at(&w.h[0], vm), SHUT);
+	assert_int_equal(row(vm)->fields[F_VM_current_operations]->n, 1);
+	do_ok("VM.hard_shutdown", S(vm));
+	assert_state(vm, "Halted");
+	assert_quiet(vm);
+	/* After a long life it does not wait. */
+	do_ok("VM.start", S(vm), B(false), B(false));
+	domid = record_int(row(vm), F_VM_domid);
+	world_advance(15000);
+	guest_does(vm, "reboot");
+	assert_int_equal(record_int(row(vm), F_VM_domid), domid + 1);
+	assert_quiet(vm);
+}
+
 /* A missed event, or a domain that vanished while nobody looked. */
 static void test_state_repairs(void **state)
 {
@@ -645,6 +677,7 @@ int main(void)
 		one_test(test_hard_shutdown_cancels),
 		one_test(test_cancel),
 		one_test(test_guest_events),
+		one_test(test_restart_gap),
 		one_test(test_state_repairs),
 		one_test(test_clone),
 		one_test(test_vif_errors),

@@ -348,6 +348,17 @@ static void drop_local_srs(const struct store *s, struct txn *t,
 	}
 }
 
+/* Files of suspended VMs that only it could remove. */
+static void drop_image_jobs(const struct store *s, struct txn *t,
+			    const struct record *host)
+{
+	for (struct record *j = store_first(s, CLASS_job); j;
+	     j = store_next(s, j))
+		if (value_is_str(j->fields[F_job_kind], "drop_image") &&
+		    value_equal(j->fields[F_job_host], host->ref))
+			txn_destroy(t, value_str(j->ref));
+}
+
 void host_drop_rows(const struct store *s, struct txn *t,
 		    const struct record *host)
 {
@@ -375,6 +386,7 @@ void host_drop_rows(const struct store *s, struct txn *t,
 	}
 	if (m)
 		txn_destroy(t, value_str(m->ref));
+	drop_image_jobs(s, t, host);
 	txn_destroy(t, value_str(host->ref));
 }
 

@@ -183,10 +183,17 @@ static void send_step(struct pool *p, struct run *run, const struct record *job,
 {
 	const struct record *vm = store_get_class(store_of(p), CLASS_VM,
 						  record_str(job, F_job_vm));
+	int64_t fence = record_int(job, F_job_fence);
+	const struct value *uuid = vm ? vm->fields[F_VM_uuid] : NULL;
 	struct value *msg;
 	int r;
 
-	if (!vm) {
+	if (step->may_go) {
+		/* Behind all jobs of the VM so far, before all that come. */
+		fence = (int64_t)store_generation(store_of(p));
+		uuid = value_get(job->fields[F_job_params], "vm");
+	}
+	if (!uuid) {
 		run->done = done_failed(api_error("HANDLE_INVALID", "VM",
 						  record_str(job, F_job_vm),
 						  NULL));
@@ -195,12 +202,12 @@ static void send_step(struct pool *p, struct run *run, const struct record *job,
 	msg = value_struct_of("type", value_stringz("job"),
 			      "id", value_stringz(run->id),
 			      "verb", value_stringz(step->verb),
-			      "vm", value_ref(vm->fields[F_VM_uuid]),
-			      "fence", value_int(record_int(job, F_job_fence)),
+			      "vm", value_ref((struct value *)uuid),
+			      "fence", value_int(fence),
 			      "params", step->params(p, job, vm), NULL);
 	r = p->hooks.executor_send(p->hooks.data, msg);
 	if (r == 0)
-		guest_config_sent(p, record_str(vm, F_VM_uuid),
+		guest_config_sent(p, value_str(uuid),
 				  value_get(value_get(msg, "params"),
 					    "config"));
 	value_unref(msg);
@@ -255,6 +262,17 @@ static bool consider_step(struct pool *p, struct run *run,
 	}
 	if (!p->executor_up)
 		return false;
+	if (step->may_go)
+		switch (step->may_go(store_of(p), job)) {
+		case JOB_WAITS:
+			return false;
+		case JOB_IS_VOID:
+			if (may_send)
+				run->done = done_ok();
+			return !may_send;
+		case JOB_MAY_GO:
+			break;
+		}
 	if (may_send)
 		send_step(p, run, job, step);
 	return !may_send;
@@ -280,7 +298,8 @@ static bool consider(struct pool *p, const char *ref, bool may_send)
 		step->tick(p, job);
 		return false;
 	}
-	if (job_of_vm(store_of(p), record_str(job, F_job_vm)) != job)
+	if (!step->may_go &&
+	    job_of_vm(store_of(p), record_str(job, F_job_vm)) != job)
 		return false;
 	run = run_for(p, job);
 	if (!run->committing)

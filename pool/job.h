@@ -34,6 +34,12 @@ enum when_dead {
 	DEAD_DONE,  /* nothing is lost by going on without it */
 };
 
+enum job_go {
+	JOB_MAY_GO,
+	JOB_WAITS,
+	JOB_IS_VOID, /* done, as there is nothing to do any more */
+};
+
 struct job_step {
 	const char *kind, *step;
 	const char *verb; /* NULL: wait until the job's deadline */
@@ -49,6 +55,9 @@ struct job_step {
 	void (*tick)(struct pool *p, struct record *job);
 	double progress; /* of the job when the step begins */
 	double share;    /* ... and the part that the step's progress fills */
+	/* Of a host's own job with a verb: asked before it is sent. params() gets
+	 * no VM; done and failed end in nothing, the job is removed after them. */
+	enum job_go (*may_go)(const struct store *s, const struct record *job);
 };
 
 /* NULL: of a newer version. */
@@ -92,6 +101,15 @@ void device_write(struct draft *d, const struct store *s,
 void device_unmark(const struct store *s, struct txn *t,
 		   const struct record *vm, const struct record *job,
 		   const char *became);
+
+/* ---- job_image.c ---- */
+/* Where this host keeps the VM's memory; the caller's. */
+char *job_image_path(const struct pool *p, const struct record *vm);
+enum job_go job_image_may_go(const struct store *s, const struct record *job);
+struct value *job_image_params(const struct pool *p, const struct record *job,
+			       const struct record *vm);
+void job_image_dropped(struct job_end *e);
+void job_image_stays(struct job_end *e);
 
 /* ---- job_evacuate.c ---- */
 void job_evacuate_tick(struct pool *p, struct record *job);

@@ -204,7 +204,7 @@ static struct value *change_params(const struct pool *p,
 
 #define CHANGE(kind, done, failed) \
 	{ kind, "run", "change", change_params, done, failed, \
-	  DEAD_FAIL, false, NULL, 0, 1 }
+	  DEAD_FAIL, false, NULL, 0, 1, NULL }
 const struct job_step job_change_steps[] = {
 	CHANGE("vbd_plug", device_done, change_failed),
 	CHANGE("vbd_unplug", device_done, change_failed),

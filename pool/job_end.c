@@ -226,6 +226,21 @@ static void end_without_vm(struct pool *p, struct record *job,
 	pool_submit(p, t, cb, cb_data);
 }
 
+static void end_of_host(struct pool *p, struct record *job,
+			const struct value *error, pool_txn_cb cb,
+			void *cb_data)
+{
+	const struct job_step *step = job_step_of(job);
+	struct job_end e = { .p = p, .s = store_of(p), .job = job,
+			     .error = error };
+
+	e.t = txn_new(record_str(job, F_job_author));
+	txn_guard_version(e.t, job);
+	(error ? step->failed : step->done)(&e);
+	remove_job(e.s, e.t, NULL, job);
+	pool_submit(p, e.t, cb, cb_data);
+}
+
 static struct record *vm_of(struct pool *p, const struct record *job)
 {
 	return store_get_class(store_of(p), CLASS_VM, record_str(job,
@@ -241,6 +256,10 @@ bool job_end_step(struct pool *p, struct record *job,
 	struct job_end e;
 
 	xassert(step && !result != !error);
+	if (step->may_go) {
+		end_of_host(p, job, error, cb, cb_data);
+		return true;
+	}
 	if (!vm) {
 		end_without_vm(p, job, api_error("HANDLE_INVALID", "VM",
 						 record_str(job, F_job_vm),

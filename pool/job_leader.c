@@ -57,7 +57,7 @@ static void watch(struct pool *p, const char *ref)
 	const struct job_step *step = job ? job_step_of(job) : NULL;
 	struct record *host;
 
-	if (!step || (!step->tick &&
+	if (!step || step->may_go || (!step->tick &&
 		      job_of_vm(store_of(p), record_str(job, F_job_vm)) != job))
 		return;
 	host = dead_host_of(p, job, step);

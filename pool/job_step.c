@@ -66,19 +66,11 @@ static struct value *config_params(const struct pool *p,
 	return value_struct_of("config", config_of(p, job, vm), NULL);
 }
 
-/* Only the host itself knows where its images are. */
-static char *image_path(const struct pool *p, const struct record *vm)
-{
-	return xasprintf("%s/%s.image",
-			 p->cfg.image_dir ? p->cfg.image_dir : "",
-			 record_str(vm, F_VM_uuid));
-}
-
 static struct value *suspend_params(const struct pool *p,
 				    const struct record *job,
 				    const struct record *vm)
 {
-	_cleanup_(freep) char *path = image_path(p, vm);
+	_cleanup_(freep) char *path = job_image_path(p, vm);
 
 	return value_struct_of("image", value_stringz(path), "timeout_s",
 			       value_int(CLEAN_TIMEOUT_S), NULL);
@@ -91,7 +83,7 @@ static struct value *resume_params(const struct pool *p,
 	const struct record *vdi = store_get_class(
 		p->hooks.store(p->hooks.data), CLASS_VDI,
 		record_str(vm, F_VM_suspend_VDI));
-	_cleanup_(freep) char *made = image_path(p, vm);
+	_cleanup_(freep) char *made = job_image_path(p, vm);
 	const char *path = vdi ? value_get_str(vdi->fields[F_VDI_sm_config],
 					       "path") : "";
 
@@ -177,7 +169,7 @@ static void halt(struct job_end *e)
 	if (value_is_str(e->vm.now->fields[F_VM_power_state], "Halted"))
 		return;
 	if (value_is_str(e->vm.now->fields[F_VM_power_state], "Suspended"))
-		vm_drop_image(e->p, &e->vm);
+		vm_discard_image(e->p, &e->vm);
 	vm_becomes_halted(e->p, &e->vm);
 	job_message(e, "VM_SHUTDOWN");
 }
@@ -228,7 +220,7 @@ static void reboot_due(struct job_end *e)
 static void suspend_done(struct job_end *e)
 {
 	struct record *host = job_host(e, F_job_host);
-	_cleanup_(freep) char *path = image_path(e->p, e->vm.now);
+	_cleanup_(freep) char *path = job_image_path(e->p, e->vm.now);
 
 	if (!host) {
 		failed(e);
@@ -248,38 +240,41 @@ static void finished(struct job_end *e)
 
 static const struct job_step plain_steps[] = {
 	{ "evacuate", "run", NULL, NULL, NULL, NULL, DEAD_FAIL, true,
-	  job_evacuate_tick, 0, 1 },
+	  job_evacuate_tick, 0, 1, NULL },
 	{ "start", "run", "start", start_params, start_done, failed,
-	  DEAD_BIND, true, NULL, 0, 1 },
+	  DEAD_BIND, true, NULL, 0, 1, NULL },
 	{ "start", "delay", NULL, NULL, finished, finished,
-	  DEAD_DONE, false, NULL, 1, 0 },
+	  DEAD_DONE, false, NULL, 1, 0, NULL },
 	{ "resume", "run", "resume", resume_params, resume_done, failed,
-	  DEAD_WAIT, false, NULL, 0, 1 },
+	  DEAD_WAIT, false, NULL, 0, 1, NULL },
 	{ "pause", "run", "pause", no_params, pause_done, failed,
-	  DEAD_FAIL, false, NULL, 0, 1 },
+	  DEAD_FAIL, false, NULL, 0, 1, NULL },
 	{ "unpause", "run", "unpause", no_params, unpause_done, failed,
-	  DEAD_FAIL, false, NULL, 0, 1 },
+	  DEAD_FAIL, false, NULL, 0, 1, NULL },
 	{ "clean_shutdown", "run", "clean_shutdown", timeout_params,
-	  clean_shutdown_done, failed, DEAD_FAIL, true, NULL, 0, 1 },
+	  clean_shutdown_done, failed, DEAD_FAIL, true, NULL, 0, 1, NULL },
 	{ "clean_shutdown", "delay", NULL, NULL, finished, finished,
-	  DEAD_DONE, false, NULL, 1, 0 },
+	  DEAD_DONE, false, NULL, 1, 0, NULL },
 	{ "hard_shutdown", "run", "hard_shutdown", no_params,
-	  hard_shutdown_done, failed, DEAD_FAIL, false, NULL, 0, 1 },
+	  hard_shutdown_done, failed, DEAD_FAIL, false, NULL, 0, 1, NULL },
 	{ "shutdown", "run", "clean_shutdown", timeout_params,
 	  clean_shutdown_done, shutdown_clean_failed,
-	  DEAD_FAIL, true, NULL, 0, 0.9 },
+	  DEAD_FAIL, true, NULL, 0, 0.9, NULL },
 	{ "shutdown", "hard", "hard_shutdown", no_params,
-	  hard_shutdown_done, failed, DEAD_FAIL, false, NULL, 0.9, 0.1 },
+	  hard_shutdown_done, failed, DEAD_FAIL, false, NULL, 0.9, 0.1, NULL },
 	{ "shutdown", "delay", NULL, NULL, finished, finished,
-	  DEAD_DONE, false, NULL, 1, 0 },
+	  DEAD_DONE, false, NULL, 1, 0, NULL },
 	{ "clean_reboot", "run", "clean_reboot", clean_reboot_params,
-	  reboot_done, failed, DEAD_FAIL, true, NULL, 0, 1 },
+	  reboot_done, failed, DEAD_FAIL, true, NULL, 0, 1, NULL },
 	{ "hard_reboot", "wait", NULL, NULL, reboot_due, failed,
-	  DEAD_FAIL, true, NULL, 0, 0 },
+	  DEAD_FAIL, true, NULL, 0, 0, NULL },
 	{ "hard_reboot", "run", "hard_reboot", config_params,
-	  reboot_done, failed, DEAD_FAIL, false, NULL, 0, 1 },
+	  reboot_done, failed, DEAD_FAIL, false, NULL, 0, 1, NULL },
 	{ "suspend", "run", "suspend", suspend_params, suspend_done, failed,
-	  DEAD_WAIT, true, NULL, 0, 1 },
+	  DEAD_WAIT, true, NULL, 0, 1, NULL },
+	{ "drop_image", "run", "drop_image", job_image_params,
+	  job_image_dropped, job_image_stays, DEAD_WAIT, false, NULL, 0, 1,
+	  job_image_may_go },
 };
 
 static const struct job_step *find_in(const struct job_step *list, size_t n,

@@ -21,6 +21,7 @@ pool_libpool_a_SOURCES = \
 	pool/job_device.c \
 	pool/job_end.c \
 	pool/job_evacuate.c \
+	pool/job_image.c \
 	pool/job_leader.c \
 	pool/job_migrate.c \
 	pool/job_step.c \

@@ -26,6 +26,9 @@ struct option_def {
 static const struct option_def defs[] = {
 	TEXT("data-dir", data_dir, "/var/lib/xenpool", "DIR",
 	     "where everything that this member keeps is stored"),
+	TEXT("image-dir", image_dir, NULL, "DIR",
+	     "where this host's executor keeps the memory of suspended VMs, one "
+	     "of its own --image-dir (default: DATA-DIR/images)"),
 	TEXT("address", address, "127.0.0.1", "IP",
 	     "address to serve clients and other members on"),
 	TEXT("hostname", hostname, NULL, "NAME",

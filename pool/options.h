@@ -7,6 +7,7 @@
 
 struct options {
 	char *data_dir;
+	char *image_dir; /* NULL: DATA-DIR/images, which is made */
 	char *address;
 	char *hostname;
 	char *executor_socket;

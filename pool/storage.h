@@ -51,6 +51,9 @@ struct value *vdi_allowed_operations(const struct store *s,
 				     const struct record *changed);
 /* A disk goes, and with it what refers to it. */
 void vdi_drop(const struct store *s, struct txn *t, const struct record *vdi);
+/* job_image.c: has the file of a suspend image removed; called where its VDI goes.
+ * False: the VDI (or what it is) is no such image. */
+bool job_image_drop(const struct pool *p, struct txn *t, const char *vdi_ref);
 
 /* ---- network.c ---- */
 extern const struct handler_def network_handlers[];

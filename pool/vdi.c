@@ -449,14 +449,17 @@ void vdi_drop(const struct store *s, struct txn *t, const struct record *vdi)
 	txn_destroy(t, value_str(vdi->ref));
 }
 
-static void drop(struct req *r, struct record *vdi)
+static void drop(struct req *r, struct record *vdi, bool with_contents)
 {
 	const struct record *sr = store_get_class(
 		req_store(r), CLASS_SR, record_str(vdi, F_VDI_SR));
 	struct txn *t = req_txn(r);
 
+	if (with_contents)
+		job_image_drop(r->pool, t, value_str(vdi->ref));
 	vdi_drop(req_store(r), t, vdi);
-	if (sr)
+	/* Suspended VMs' images were not added either. */
+	if (sr && !value_is_str(vdi->fields[F_VDI_type], "suspend"))
 		sr_grow(t, req_store(r), sr,
 			-record_int(vdi, F_VDI_virtual_size));
 	req_commit(r, t, NULL);
@@ -475,7 +478,7 @@ static void vdi_destroy(struct req *r)
 	if (error)
 		req_fail_value(r, error);
 	else
-		drop(r, vdi);
+		drop(r, vdi, true);
 }
 
 static void vdi_forget(struct req *r)
@@ -483,7 +486,7 @@ static void vdi_forget(struct req *r)
 	struct record *vdi = checked_vdi(r, "forget");
 
 	if (vdi)
-		drop(r, vdi);
+		drop(r, vdi, false);
 }
 
 /* ---- changing ---- */

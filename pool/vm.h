@@ -119,7 +119,9 @@ void vm_drop_consoles(const struct store *s, struct txn *t,
 /* A suspend image's VDI comes and goes; its file is the executor's. */
 void vm_add_image(struct draft *vm, const char *sr_ref,
 		  const struct record *host, const char *path);
+/* The first: its file is gone with the image's resume. */
 void vm_drop_image(const struct pool *p, struct draft *vm);
+void vm_discard_image(const struct pool *p, struct draft *vm);
 /* host.other_config key with the HTTPS port when it is not 443. */
 #define HOST_PORT_KEY "https_port"
 char *console_location(const struct pool *p, const struct record *host,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/env.h"
+#include "pool/storage.h"
 #include "pool/vm_calls.h"
 
 static void row_drop(const struct store *s, struct txn *t,
@@ -192,6 +193,9 @@ void vm_destroy(struct req *r)
 	txn_guard_version(t, vm);
 	vm_destroy_devices(req_store(r), t, vm);
 	hand_down_children(req_store(r), t, vm);
+	/* Disks stay, but nothing else can ever read this one. */
+	if (job_image_drop(r->pool, t, record_str(vm, F_VM_suspend_VDI)))
+		row_destroy(req_store(r), t, record_str(vm, F_VM_suspend_VDI));
 	txn_destroy(t, value_str(vm->ref));
 	req_commit(r, t, NULL);
 }

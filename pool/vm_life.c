@@ -128,7 +128,7 @@ static void halt_suspended(struct req *r, struct record *vm)
 	struct draft d;
 
 	draft_edit(&d, t, vm);
-	vm_drop_image(r->pool, &d);
+	vm_discard_image(r->pool, &d);
 	vm_becomes_halted(r->pool, &d);
 	draft_write_vm(&d, req_store(r));
 	message_create(t, "VM_SHUTDOWN", 5, "VM", record_str(vm, F_VM_uuid),

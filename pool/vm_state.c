@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/env.h"
+#include "pool/storage.h"
 #include "pool/vm.h"
 
 static const struct store *store_of(const struct pool *p)
@@ -236,4 +237,10 @@ void vm_drop_image(const struct pool *p, struct draft *vm)
 {
 	row_destroy(store_of(p), vm->t, record_str(vm->now, F_VM_suspend_VDI));
 	draft_null(vm, F_VM_suspend_VDI);
+}
+
+void vm_discard_image(const struct pool *p, struct draft *vm)
+{
+	job_image_drop(p, vm->t, record_str(vm->now, F_VM_suspend_VDI));
+	vm_drop_image(p, vm);
 }

@@ -882,10 +882,12 @@ static int start(struct daemon *d)
 	d->removed = removed_why(o->data_dir);
 	d->raft_parent = d->removed ? path_in(d, "removed") :
 				      xstrdup(o->data_dir);
-	d->image_dir = path_in(d, "images");
+	d->image_dir = o->image_dir ? xstrdup(o->image_dir) :
+				      path_in(d, "images");
 	d->peer_address = xasprintf(strchr(o->address, ':') ? "[%s]:%u" : "%s:%u",
 				    o->address, o->peer_port);
-	if ((r = make_dir(o->data_dir)) < 0 || (r = make_dir(d->image_dir)) < 0 ||
+	if ((r = make_dir(o->data_dir)) < 0 ||
+	    (!o->image_dir && (r = make_dir(d->image_dir)) < 0) ||
 	    (r = load_host_uuid(d)) < 0 || (r = load_certificate(d)) < 0 ||
 	    (r = load_first_password(d)) < 0 || (r = finish_joining(d)) < 0 ||
 	    (r = trust_load(&d->trust, members)) < 0 ||

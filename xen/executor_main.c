@@ -6,6 +6,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -324,6 +325,32 @@ static void close_dirs(struct settings *s)
 		s->o.allowed.disks = defaults.disks;
 }
 
+/* Memory of guests: for us alone, and in no folder that others can replace it
+ * in. Without one suspending fails, and says so. */
+static int make_image_dir(const char *dir)
+{
+	struct stat st;
+
+	if (mkdir(dir, 0700) < 0 && errno != EEXIST) {
+		log_warn("cannot make the folder for images %s: %s", dir,
+			 strerror(errno));
+		return 0;
+	}
+	if (lstat(dir, &st) < 0 || !S_ISDIR(st.st_mode) ||
+	    st.st_uid != geteuid() || (st.st_mode & 022))
+		return usage("--image-dir", "not a folder of ours, which nobody "
+			     "else may write to");
+	return 0;
+}
+
+static int make_image_dirs(const struct dirs *d)
+{
+	for (size_t i = 0; i < d->n; i++)
+		if (make_image_dir(d->dir[i]) < 0)
+			return -1;
+	return 0;
+}
+
 /* A program of the same folder as this one. */
 static void name_beside(const char *name, char *out, size_t size)
 {
@@ -362,7 +389,7 @@ int main(int argc, char **argv)
 		return 2;
 	if (s.done)
 		return s.done - 1;
-	if (choose_backend(&s) < 0)
+	if (choose_backend(&s) < 0 || make_image_dirs(&s.o.allowed.images) < 0)
 		return 2;
 	close_dirs(&s);
 	return executor_run(&s.o) < 0 ? 1 : 0;

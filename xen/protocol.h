@@ -78,6 +78,8 @@
  *              though its guest does not let go)
  *   suspend    image:<path>, timeout_s        (domain gone, image written)
  *   resume     image, config, paused          -> domid
+ *   drop_image image                          (of a VM that shall not resume;
+ *                                             ok also when there is none)
  *   migrate_receive config                    -> domid (-1: not known yet),
  *                                             address, port, token
  *   migrate_send address, port, token, live:bool (true; false stops the guest

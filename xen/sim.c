@@ -523,9 +523,17 @@ static int sim_resume(struct xen *x, struct xen_call *c, const char *image,
 	pthread_mutex_unlock(&s->lock);
 	if (r == 0 && !exists)
 		r = resume_build(s, c, image, &script, paused, ret_domid);
-	if (r == 0)
-		sim_image_remove(image, c->vm);
+	/* Of one that is not this guest's nothing was made. */
+	if (r == 0 && sim_image_remove(image, c->vm) < 0)
+		log_warn("the image %s stays", image);
 	return r;
+}
+
+static int sim_drop_image(struct xen *x, struct xen_call *c, const char *image)
+{
+	int r = sim_image_remove(image, c->vm);
+
+	return r < 0 ? fail_image(c, image, r) : 0;
 }
 
 /* ---- facts ---- */
@@ -664,6 +672,7 @@ const struct xen_ops xen_sim_ops = {
 	.change = sim_change,
 	.suspend = sim_suspend,
 	.resume = sim_resume,
+	.drop_image = sim_drop_image,
 	.migrate_receive = sim_migrate_receive,
 	.migrate_send = sim_migrate_send,
 	.migrate_activate = sim_migrate_activate,

@@ -156,7 +156,8 @@ bool sim_guest_parse(const char *p, size_t n, struct sim_guest *ret);
 int sim_image_write(const char *path, const struct sim_domain *d);
 /* -EBADMSG not an image, -ESTALE another VM's, or what open(2) says. */
 int sim_image_read(const char *path, const char *vm, struct sim_guest *ret);
-void sim_image_remove(const char *path, const char *vm);
+/* The same errors; 0 also when there is none. */
+int sim_image_remove(const char *path, const char *vm);
 
 /* ---- sim_ops.c ---- */
 /* Reads the sim: keys; false after xen_fail(). */

@@ -72,11 +72,12 @@ int sim_image_read(const char *path, const char *vm, struct sim_guest *ret)
 	return strcmp(ret->vm, vm) ? -ESTALE : 0;
 }
 
-void sim_image_remove(const char *path, const char *vm)
+int sim_image_remove(const char *path, const char *vm)
 {
 	struct sim_guest old;
+	int r = sim_image_read(path, vm, &old);
 
-	if (sim_image_read(path, vm, &old) == 0 && unlink(path) < 0)
-		log_warn("cannot remove the image %s: %s", path,
-			 strerror(errno));
+	if (r == 0 && unlink(path) < 0)
+		r = -errno;
+	return r == -ENOENT ? 0 : r;
 }

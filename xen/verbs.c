@@ -304,6 +304,15 @@ static int run_resume(struct verb_run *r)
 	return result_domid(r, rc, domid);
 }
 
+static int run_drop_image(struct verb_run *r)
+{
+	const char *image;
+
+	if (param_image(r, &image))
+		return XEN_FAILED;
+	return r->ops->drop_image(r->xen, r->call, image);
+}
+
 static int run_migrate_receive(struct verb_run *r)
 {
 	_cleanup_(domain_config_freep) struct domain_config *cfg = NULL;
@@ -376,6 +385,7 @@ static const struct verb verbs[] = {
 	{ "change", run_change, can_change },
 	{ "suspend", run_suspend, NULL },
 	{ "resume", run_resume, NULL },
+	{ "drop_image", run_drop_image, NULL },
 	{ "migrate_receive", run_migrate_receive, NULL },
 	{ "migrate_send", run_migrate_send, NULL },
 	{ "migrate_activate", run_migrate_activate, NULL },

@@ -167,6 +167,10 @@ struct xen_ops {
 		      const struct domain_config *cfg, bool paused,
 		      uint32_t *ret_domid);
 
+	/* Removes the image of a guest that is not wanted any more, and what an
+	 * attempt to write one left. None there: 0. */
+	int (*drop_image)(struct xen *x, struct xen_call *c, const char *image);
+
 	int (*migrate_receive)(struct xen *x, struct xen_call *c,
 			       const struct domain_config *cfg,
 			       uint32_t *ret_domid, struct xen_ticket *ret);

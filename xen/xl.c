@@ -480,6 +480,7 @@ const struct xen_ops xen_xl_ops = {
 	.hard_reboot = hard_reboot,
 	.suspend = xl_suspend,
 	.resume = xl_resume,
+	.drop_image = xl_drop_image,
 	.migrate_receive = xl_migrate_receive,
 	.migrate_send = xl_migrate_send,
 	.migrate_activate = xl_migrate_activate,

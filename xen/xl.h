@@ -161,6 +161,7 @@ int xl_build_run(struct xl *x, struct xen_call *c, struct xl_vm *v,
 /* ---- xl_save.c ---- */
 int xl_suspend(struct xen *x, struct xen_call *c, const char *image,
 	       int64_t timeout_ms);
+int xl_drop_image(struct xen *x, struct xen_call *c, const char *image);
 int xl_resume(struct xen *x, struct xen_call *c, const char *image,
 	      const struct domain_config *cfg, bool paused,
 	      uint32_t *ret_domid);

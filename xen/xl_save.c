@@ -174,3 +174,20 @@ int xl_resume(struct xen *xen, struct xen_call *c, const char *image,
 	xl_op_end(x, v);
 	return r;
 }
+
+/* ---- an image that nobody will resume ---- */
+
+/* Only what is an image of this very VM, whatever the path says. What an attempt
+ * left is shorter than that: its name is all there is to go by. */
+int xl_drop_image(struct xen *xen, struct xen_call *c, const char *image)
+{
+	_cleanup_(freep) char *tmp = xasprintf("%s.tmp", image);
+	int r = xl_image_open(image, c->vm, NULL);
+
+	if (r < 0 && r != -ENOENT)
+		return fail_image(c, image, r);
+	r = r == 0 && unlink(image) < 0 ? -errno : 0;
+	if (r == 0 && unlink(tmp) < 0 && errno != ENOENT)
+		r = -errno;
+	return r < 0 ? fail_image(c, image, r) : 0;
+}

@@ -82,7 +82,8 @@ class Unprivileged(PoolCase):
         os.chmod(cls.temporary.name, 0o755)
         m = cls.pool.members[0]
         m.user = NOBODY
-        m.executor_options.append(f"--socket-owner={NOBODY}")
+        m.executor_options += [f"--socket-owner={NOBODY}", f"--image-dir={m.dir}/images"]
+        m.options.append(f"--image-dir={m.dir}/images")
         (m.dir / "data").mkdir()
         for path in (m.dir / "data", pathlib.Path(cls.pool.dir) / "password"):
             os.chown(path, NOBODY, NOBODY)
@@ -115,6 +116,43 @@ class Unprivileged(PoolCase):
         self.assertEqual(c.VM.get_power_state(vm), "Running")
         c.VM.hard_shutdown(vm)
         self.assert_settled(c)
+
+    def test_2b_unwanted_images(self):
+        """Root's folder for the memory of suspended VMs keeps none that nobody
+        can resume."""
+        m = self.pool.members[0]
+        c = self.client()
+        folder = m.dir / "images"
+        self.assertEqual((folder.stat().st_mode & 0o7777, folder.stat().st_uid),
+                         (0o700, 0))
+
+        def suspended():
+            vm = new_vm(c, "sleeper", start_ms=10)
+            c.VM.start(vm, False, False)
+            c.VM.suspend(vm)
+            self.assertTrue(list(folder.iterdir()))
+            return vm
+
+        def gone():
+            wait_for(lambda: not list(folder.iterdir()), 20, "no image")
+
+        c.VM.hard_shutdown(suspended())
+        gone()
+        c.VM.destroy(suspended())
+        gone()
+        c.VDI.destroy(c.VM.get_suspend_VDI(suspended()))
+        gone()
+        # The executor is away meanwhile, and the daemon begins again.
+        vm = suspended()
+        m.kill("executor")
+        c.VM.hard_shutdown(vm)
+        m.kill()
+        m.start_daemon()
+        m.wait_up().close()
+        self.assertTrue(list(folder.iterdir()))
+        m.start_executor()
+        gone()
+        self.assert_settled(self.client())
 
     def test_3_apart(self):
         """What is the executor's, the daemon's user cannot touch."""

@@ -160,6 +160,26 @@ static void test_image_is_no_weapon(void **state)
 	host_free(h);
 }
 
+static void test_drop_image(void **state)
+{
+	struct host *h = host_new(small);
+
+	job_ok(h, "start", VM1, with_config(quick(VM1)));
+	job_ok(h, "suspend", VM1, image_params(h, NULL));
+	assert_true(image_exists(h));
+	/* Another VM's, whoever says so. */
+	job_bad(h, "drop_image", VM2, image_params(h, NULL),
+		"SUSPEND_IMAGE_NOT_ACCESSIBLE");
+	job_bad(h, "drop_image", VM1,
+		value_struct_of("image", value_stringz("image"), NULL),
+		"INVALID_VALUE");
+	assert_true(image_exists(h));
+	job_ok(h, "drop_image", VM1, image_params(h, NULL));
+	assert_false(image_exists(h));
+	job_ok(h, "drop_image", VM1, image_params(h, NULL));
+	host_free(h);
+}
+
 static void test_image_dir(void **state)
 {
 	const char *options[] = { "--image-dir", "/nowhere/images", NULL };
@@ -847,6 +867,32 @@ static int run_with(const char *arg, const char *value)
 	return WEXITSTATUS(status);
 }
 
+static void test_image_dir_is_ours_alone(void **state)
+{
+	char dir[] = "/tmp/xenpool-images-XXXXXX", sub_dir[64];
+	const char *options[] = { "--image-dir", sub_dir, NULL };
+	struct host *h;
+	struct stat st;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(sub_dir, sizeof sub_dir, "%s/images", dir);
+	h = host_new(options);
+	assert_int_equal(stat(sub_dir, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0700);
+	assert_int_equal(st.st_uid, geteuid());
+	job_bad(h, "drop_image", VM1,
+		value_struct_of("image", value_stringz("/tmp/image"), NULL),
+		"INVALID_VALUE");
+	host_free(h);
+	assert_int_equal(chmod(sub_dir, 0770), 0);
+	assert_int_equal(run_with("--image-dir", sub_dir), 2);
+	assert_int_equal(rmdir(sub_dir), 0);
+	assert_int_equal(symlink("/tmp", sub_dir), 0);
+	assert_int_equal(run_with("--image-dir", sub_dir), 2);
+	assert_int_equal(unlink(sub_dir), 0);
+	assert_int_equal(rmdir(dir), 0);
+}
+
 static void test_options(void **state)
 {
 	assert_int_equal(run_with("--help", NULL), 0);
@@ -875,6 +921,8 @@ int main(void)
 		cmocka_unit_test(test_suspend_resume),
 		cmocka_unit_test(test_image_is_no_weapon),
 		cmocka_unit_test(test_image_dir),
+		cmocka_unit_test(test_drop_image),
+		cmocka_unit_test(test_image_dir_is_ours_alone),
 		cmocka_unit_test(test_kernel_and_disk_dirs),
 		cmocka_unit_test(test_change),
 		cmocka_unit_test(test_memory),

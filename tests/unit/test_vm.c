@@ -259,6 +259,132 @@ static void test_suspend(void **state)
 	assert_quiet(vm);
 }
 
+/* ---- images that nobody will resume ---- */
+
+static bool image_is_there(const char *uuid)
+{
+	const struct dom *d = dom_find(&w.h[0], uuid);
+
+	return d && d->image;
+}
+
+/* A suspended VM: its uuid. */
+static void suspended(char vm[REF_LEN + 1], char uuid[UUID_LEN + 1])
+{
+	make_vm(vm, "sleeper");
+	strcpy(uuid, text_of(vm, F_VM_uuid));
+	do_ok("VM.start", S(vm), B(false), B(false));
+	do_ok("VM.suspend", S(vm));
+	assert_true(image_is_there(uuid));
+}
+
+static void test_unwanted_images_go(void **state)
+{
+	char vm[REF_LEN + 1], vdi[REF_LEN + 1], uuid[UUID_LEN + 1];
+	struct record *sr;
+	int64_t allocated;
+
+	suspended(vm, uuid);
+	do_ok("VM.hard_shutdown", S(vm));
+	assert_false(image_is_there(uuid));
+	suspended(vm, uuid);
+	strcpy(vdi, text_of(vm, F_VM_suspend_VDI));
+	sr = row(text_of(vdi, F_VDI_SR));
+	allocated = record_int(sr, F_SR_virtual_allocation);
+	do_ok("VDI.destroy", S(vdi));
+	assert_false(image_is_there(uuid));
+	assert_text(vm, F_VM_suspend_VDI, REF_NULL);
+	assert_int_equal(record_int(row(value_str(sr->ref)),
+				    F_SR_virtual_allocation), allocated);
+	suspended(vm, uuid);
+	strcpy(vdi, text_of(vm, F_VM_suspend_VDI));
+	do_ok("VM.destroy", S(vm));
+	assert_false(image_is_there(uuid));
+	assert_null(store_get(w.store, vdi));
+	/* Forgotten is not destroyed. */
+	suspended(vm, uuid);
+	do_ok("VDI.forget", S(text_of(vm, F_VM_suspend_VDI)));
+	assert_true(image_is_there(uuid));
+	assert_int_equal(store_count(w.store, CLASS_job), 0);
+}
+
+static void test_image_of_an_absent_host(void **state)
+{
+	char vm[REF_LEN + 1], uuid[UUID_LEN + 1];
+
+	suspended(vm, uuid);
+	executor_stop(&w.h[0]);
+	do_ok("VM.hard_shutdown", S(vm));
+	world_advance(60000);
+	assert_true(image_is_there(uuid));
+	assert_int_equal(store_count(w.store, CLASS_job), 1);
+	daemon_stop(&w.h[0]);
+	daemon_start(&w.h[0]);
+	lead(0);
+	executor_start(&w.h[0]);
+	world_advance(2000);
+	assert_false(image_is_there(uuid));
+	assert_int_equal(store_count(w.store, CLASS_job), 0);
+}
+
+/* While a job of the VM is on its way nobody touches its image. */
+static void test_image_of_a_busy_vm(void **state)
+{
+	char vm[REF_LEN + 1], uuid[UUID_LEN + 1];
+	struct reply start;
+
+	suspended(vm, uuid);
+	executor_stop(&w.h[0]);
+	do_ok("VM.hard_shutdown", S(vm));
+	w.hold = "start";
+	call_at(&w.h[0], &start, "VM.start", S(vm), B(false), B(false), NULL);
+	executor_start(&w.h[0]);
+	world_advance(3000);
+	assert_non_null(w.held);
+	assert_true(image_is_there(uuid));
+	release_held();
+	world_advance(2000);
+	assert_non_null(start.result);
+	reply_clear(&start);
+	assert_false(image_is_there(uuid));
+	assert_int_equal(store_count(w.store, CLASS_job), 0);
+}
+
+static void test_image_that_stays(void **state)
+{
+	char vm[REF_LEN + 1], uuid[UUID_LEN + 1];
+
+	suspended(vm, uuid);
+	w.fail = "drop_image";
+	do_ok("VM.hard_shutdown", S(vm));
+	assert_state(vm, "Halted");
+	assert_true(has_message("SUSPEND_IMAGE_NOT_REMOVED"));
+	assert_int_equal(store_count(w.store, CLASS_job), 0);
+}
+
+/* A disk of a client's own making names another VM's image. */
+static void test_image_of_another(void **state)
+{
+	char vm[REF_LEN + 1], uuid[UUID_LEN + 1];
+	struct value *vdi;
+
+	suspended(vm, uuid);
+	vdi = ok("VDI.create",
+		 value_struct_of(
+			 "SR", S(text_of(text_of(vm, F_VM_suspend_VDI),
+					 F_VDI_SR)),
+			 "virtual_size", I(1 << 20), "type", S("suspend"),
+			 "sharable", B(false), "read_only", B(false),
+			 "other_config", value_map_empty(), "sm_config",
+			 value_ref(field_of(text_of(vm, F_VM_suspend_VDI),
+					    F_VDI_sm_config)), NULL));
+	do_ok("VDI.destroy", value_ref(vdi));
+	value_unref(vdi);
+	assert_int_equal(store_count(w.store, CLASS_job), 0);
+	assert_true(image_is_there(uuid));
+	do_ok("VM.resume", S(vm), B(false), B(false));
+}
+
 static void test_failures(void **state)
 {
 	static const struct {
@@ -671,6 +797,11 @@ int main(void)
 		one_test(test_other_rules),
 		one_test(test_life),
 		one_test(test_suspend),
+		one_test(test_unwanted_images_go),
+		one_test(test_image_of_an_absent_host),
+		one_test(test_image_of_a_busy_vm),
+		one_test(test_image_that_stays),
+		one_test(test_image_of_another),
 		one_test(test_failures),
 		one_test(test_start_delay),
 		one_test(test_queue),

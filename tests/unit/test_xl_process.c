@@ -18,6 +18,8 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "schema/call.h"
+#include "xen/xl.h"
+#include "xen/xl_image.h"
 #include "xen/xl_process.h"
 
 #define VM1 "11111111-1111-4111-8111-111111111111"
@@ -244,6 +246,47 @@ static void test_fd(void **state)
 	call_end(&c);
 }
 
+/* ---- what needs no worker ---- */
+
+static void write_file(const char *path, const void *p, size_t n)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, p, n), n);
+	close(fd);
+}
+
+static void test_drop_image(void **state)
+{
+	char dir[] = "/tmp/xenpool-image-XXXXXX", path[64], tmp[80];
+	_cleanup_(buf_deinit) struct buf head = BUF_INIT;
+	struct xen_call c = { .vm = VM1 };
+	struct xen_call other = { .vm = "22222222-2222-4222-8222-222222222222" };
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/image", dir);
+	snprintf(tmp, sizeof(tmp), "%s.tmp", path);
+	assert_int_equal(xl_image_head(&head, VM1, "{}"), 0);
+	write_file(path, head.data, head.len);
+	write_file(tmp, "x", 1);
+	assert_int_equal(xl_drop_image(NULL, &other, path), XEN_FAILED);
+	assert_true(value_is_str(other.error->items[0],
+				 "SUSPEND_IMAGE_NOT_ACCESSIBLE"));
+	value_unref(other.error);
+	assert_int_equal(access(path, F_OK), 0);
+	assert_int_equal(access(tmp, F_OK), 0);
+	assert_int_equal(xl_drop_image(NULL, &c, path), 0);
+	assert_int_equal(access(path, F_OK), -1);
+	assert_int_equal(access(tmp, F_OK), -1);
+	assert_int_equal(xl_drop_image(NULL, &c, path), 0);
+	write_file(path, "precious", 8);
+	assert_int_equal(xl_drop_image(NULL, &c, path), XEN_FAILED);
+	value_unref(c.error);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rmdir(dir), 0);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -251,6 +294,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_death),  cmocka_unit_test(test_hang),
 		cmocka_unit_test(test_abort),  cmocka_unit_test(test_linger),
 		cmocka_unit_test(test_fd),
+		cmocka_unit_test(test_drop_image),
 	};
 
 	if (argc > 1 && !strcmp(argv[1], XL_WORKER_OPTION))

@@ -225,7 +225,7 @@ static inline struct value *do_verb(struct sim_host *h, const char *verb,
 		if (d->state == GONE)
 			d->domid = ++h->next_domid;
 		d->state = paused ? PAUSED : RUNNING;
-		d->image = false;
+		d->image = d->image && !strcmp(verb, "start");
 		*result = result_domid(d);
 	} else if (strstr(verb, "reboot")) {
 		d->domid = ++h->next_domid;
@@ -245,6 +245,8 @@ static inline struct value *do_verb(struct sim_host *h, const char *verb,
 	} else if (!strcmp(verb, "suspend")) {
 		d->state = GONE;
 		d->image = true;
+	} else if (!strcmp(verb, "drop_image")) {
+		d->image = false;
 	} else if (!strcmp(verb, "change") && d->state == GONE) {
 		return failure("VM_BAD_POWER_STATE", d->vm);
 	} else if (!strcmp(verb, "set_xenstore") || !strcmp(verb, "change")) {

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/env.h"
+#include "pool/vm_calls.h"
 #include "pool/vm_guest.h"
 
 #define REFRESH_MS 10000
@@ -24,11 +25,24 @@ static bool is_near(int64_t a, int64_t b)
 	return a - b < MIB && b - a < MIB;
 }
 
-static bool row_fits(const struct record *m, const struct facts *f)
+/* Who waits for a guest to get to its target must not miss that it is there by
+ * the little that the row may be off. */
+static bool memory_fits(const struct record *vm, const struct record *m,
+			const struct facts *f)
+{
+	int64_t said = record_int(m, F_VM_metrics_memory_actual);
+
+	return is_near(said, f->memory) &&
+	       vm_memory_is_at_target(vm, said) ==
+		       vm_memory_is_at_target(vm, f->memory);
+}
+
+static bool row_fits(const struct record *vm, const struct record *m,
+		     const struct facts *f)
 {
 	const struct value *state = m->fields[F_VM_metrics_state];
 
-	return is_near(record_int(m, F_VM_metrics_memory_actual), f->memory) &&
+	return memory_fits(vm, m, f) &&
 	       record_int(m, F_VM_metrics_VCPUs_number) == f->vcpus &&
 	       state->n == 1 && value_is_str(state->items[0], f->word);
 }
@@ -41,7 +55,7 @@ static bool refresh(struct pool *p, struct txn *t, const struct record *vm,
 					   record_str(vm, F_VM_metrics));
 	struct draft d;
 
-	if (!m || row_fits(m, f))
+	if (!m || row_fits(vm, m, f))
 		return false;
 	txn_guard_field(t, vm, F_VM_power_state);
 	txn_guard_field(t, vm, F_VM_resident_on);

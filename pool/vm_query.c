@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/env.h"
 #include "pool/vm_calls.h"
 
 void vm_assert_operation_valid(struct req *r)
@@ -248,14 +249,38 @@ void vm_compute_memory_overhead(struct req *r)
 		req_reply(r, value_int(vm_memory_overhead(vm)));
 }
 
-/* A guest is told of its new memory when the call that changed it ends; how fast
- * its balloon follows is not waited for. */
+/* Both as the reference has them. */
+#define TARGET_WAIT_MS 256000
+#define TARGET_TOLERANCE MIB
+
+bool vm_memory_is_at_target(const struct record *vm, int64_t actual)
+{
+	int64_t target = record_int(vm, F_VM_memory_target);
+
+	return actual - target <= TARGET_TOLERANCE &&
+	       target - actual <= TARGET_TOLERANCE;
+}
+
+/* A guest is told of its new memory when the call that changed it ends; its
+ * balloon follows as fast as it likes, and VM_metrics.memory_actual that. */
 void vm_wait_memory_target_live(struct req *r)
 {
 	struct record *vm = req_arg_record(r, 0, CLASS_VM);
+	const struct record *m;
 
-	if (vm && vm_check_op(r, vm, "awaiting_memory_live", true))
+	if (r->runs == 1)
+		r->deadline_ms = env_mono_ms() + TARGET_WAIT_MS;
+	if (!vm || !vm_check_op(r, vm, "awaiting_memory_live", true))
+		return;
+	m = store_get_class(req_store(r), CLASS_VM_metrics,
+			    record_str(vm, F_VM_metrics));
+	if (m && vm_memory_is_at_target(
+			 vm, record_int(m, F_VM_metrics_memory_actual)))
 		req_reply(r, NULL);
+	else
+		req_wait(r, record_str(vm, F_VM_metrics),
+			 api_error("VM_MEMORY_TARGET_WAIT_TIMEOUT",
+				   *r->task_ref ? r->task_ref : REF_NULL, NULL));
 }
 
 void vm_get_boot_record(struct req *r)

@@ -208,6 +208,7 @@ class Guest(PoolCase):
         taken = int(c.VM.get_memory_target(vm))
         self.assertGreater(taken, 0)
         wait_for(lambda: free() <= before - taken, 30, "less memory is free")
+        c.VM.wait_memory_target_live(vm)
         mine = c.VM_metrics.get_record(c.VM.get_metrics(vm))
         self.assertEqual(int(mine["memory_actual"]), taken)
         self.assertEqual(mine["state"], ["running"])

@@ -788,6 +788,76 @@ static void test_create(void **state)
 	value_unref(v);
 }
 
+/* ---- memory that a balloon gives back as fast as it likes ---- */
+
+static void memory_is(const char *vm, int64_t more_kib)
+{
+	struct dom *d = dom_find(&w.h[0], text_of(vm, F_VM_uuid));
+
+	d->memory_kib = record_int(row(vm), F_VM_memory_target) / 1024 +
+			more_kib;
+	world_advance(20000);
+}
+
+#define WAIT_TARGET "VM.wait_memory_target_live"
+
+static void test_wait_for_memory(void **state)
+{
+	char vm[REF_LEN + 1];
+	struct reply r;
+
+	make_vm(vm, "balloon");
+	fails((WAIT_TARGET, S(vm)), "VM_BAD_POWER_STATE", vm, "running",
+	      "halted");
+	do_ok("VM.start", S(vm), B(false), B(false));
+	memory_is(vm, 1000);
+	do_ok(WAIT_TARGET, S(vm));
+	memory_is(vm, 1500);
+	call_at(&w.h[1], &r, WAIT_TARGET, S(vm), NULL);
+	world_advance(60000);
+	assert_null(r.result);
+	assert_null(r.error);
+	/* Nearer by less than what the row may be off otherwise. */
+	memory_is(vm, 900);
+	assert_non_null(r.result);
+	reply_clear(&r);
+	/* It goes while somebody waits. */
+	memory_is(vm, -1500);
+	call_at(&w.h[1], &r, WAIT_TARGET, S(vm), NULL);
+	do_ok("VM.hard_shutdown", S(vm));
+	world_advance(1000);
+	expect_error(&r, "VM_BAD_POWER_STATE", vm, "running", "halted", NULL);
+}
+
+static void test_wait_for_memory_ends(void **state)
+{
+	char vm[REF_LEN + 1];
+	struct value *task;
+	struct reply r;
+
+	make_vm(vm, "stubborn");
+	do_ok("VM.start", S(vm), B(false), B(false));
+	memory_is(vm, 8192);
+	call_at(&w.h[0], &r, WAIT_TARGET, S(vm), NULL);
+	world_advance(255000);
+	assert_null(r.error);
+	world_advance(2000);
+	expect_error(&r, "VM_MEMORY_TARGET_WAIT_TIMEOUT", REF_NULL, NULL);
+	task = ok("Async." WAIT_TARGET, S(vm));
+	world_advance(10000);
+	assert_text(value_str(task), F_task_status, "pending");
+	do_ok("task.cancel", value_ref(task));
+	world_advance(1000);
+	assert_text(value_str(task), F_task_status, "cancelled");
+	value_unref(task);
+	task = ok("Async." WAIT_TARGET, S(vm));
+	world_advance(258000);
+	assert_text(value_str(task), F_task_status, "failure");
+	assert_true(set_has(field_of(value_str(task), F_task_error_info),
+			    value_str(task)));
+	value_unref(task);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -815,6 +885,8 @@ int main(void)
 		one_test(test_vbd_errors),
 		one_test(test_memory_limits),
 		one_test(test_create),
+		two_test(test_wait_for_memory),
+		one_test(test_wait_for_memory_ends),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

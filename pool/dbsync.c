@@ -157,7 +157,7 @@ static void on_hashed(void *data, bool ok, const char *hash)
 	add_network(t, network);
 	dbsync_add_host(p, t, me, version, network, "voter", &refs);
 	add_pool_row(t, &refs);
-	sm_add_drivers(t);
+	sm_add_drivers(store_of(p), t);
 	for (size_t i = 0; i < ARRAY_LEN(templates); i++)
 		add_template(t, store_of(p), &templates[i]);
 	credential_create(t, "root", hash);

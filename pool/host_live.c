@@ -4,7 +4,7 @@
 
 #include "base/env.h"
 #include "base/log.h"
-#include "pool/vm.h"
+#include "pool/storage.h"
 
 #define TICK_MS 1000
 
@@ -143,6 +143,7 @@ static void lead(struct pool *p)
 		return;
 	}
 	become_master(p);
+	sm_keep_drivers(p);
 	watch_hosts(p);
 	job_leader_tick(p);
 }

@@ -31,17 +31,19 @@ bool sr_has_plugged_pbd(const struct store *s, const struct record *sr)
 
 struct driver {
 	const char *type, *label, *description;
+	const char *uuid; /* of its row: two masters cannot make it twice */
 	const char *needs; /* in device_config: a folder's path; may be NULL */
 	const char *features[12];
 };
 
 static const struct driver drivers[] = {
-	{ SR_DRIVER, "Dummy", "Disks without contents", NULL,
+	{ SR_DRIVER, "Dummy", "Disks without contents",
+	  "b9550d88-1831-4ccd-b649-25a87d1ac25b", NULL,
 	  { "VDI_CREATE", "VDI_DELETE", "VDI_ATTACH", "VDI_DETACH", "VDI_CLONE",
 	    "VDI_SNAPSHOT", "VDI_RESIZE", "VDI_RESIZE_ONLINE", "VDI_UPDATE",
 	    "SR_UPDATE", NULL } },
 	{ SR_FILES, "Files", "Disk images that are in a folder already",
-	  "location",
+	  "0ded0b4c-2245-4d7a-99eb-2e38d909433f", "location",
 	  { "VDI_INTRODUCE", "VDI_ATTACH", "VDI_DETACH", "VDI_UPDATE",
 	    "SR_UPDATE", NULL } },
 };
@@ -87,7 +89,7 @@ static void add_driver(struct txn *t, const struct driver *driver)
 	struct value *names = value_set_new(ARRAY_LEN(driver->features));
 	struct draft d;
 
-	draft_create(&d, t, CLASS_SM, NULL);
+	draft_create(&d, t, CLASS_SM, driver->uuid);
 	draft_str(&d, F_SM_type, driver->type);
 	draft_str(&d, F_SM_name_label, driver->label);
 	draft_str(&d, F_SM_name_description, driver->description);
@@ -108,10 +110,31 @@ static void add_driver(struct txn *t, const struct driver *driver)
 	draft_write(&d);
 }
 
-void sm_add_drivers(struct txn *t)
+static bool has_row(const struct store *s, const struct driver *driver)
+{
+	for (struct record *sm = store_first(s, CLASS_SM); sm;
+	     sm = store_next(s, sm))
+		if (value_is_str(sm->fields[F_SM_type], driver->type))
+			return true;
+	return false;
+}
+
+void sm_add_drivers(const struct store *s, struct txn *t)
 {
 	for (size_t i = 0; i < ARRAY_LEN(drivers); i++)
-		add_driver(t, &drivers[i]);
+		if (!has_row(s, &drivers[i]))
+			add_driver(t, &drivers[i]);
+}
+
+void sm_keep_drivers(struct pool *p)
+{
+	struct txn *t = txn_new("leader");
+
+	sm_add_drivers(p->hooks.store(p->hooks.data), t);
+	if (txn_is_empty(t))
+		txn_free(t);
+	else
+		pool_submit(p, t, NULL, NULL);
 }
 
 static void sr_get_supported_types(struct req *r)

@@ -32,7 +32,10 @@ struct value *sr_allowed_operations(const struct record *sr, bool plugged);
 void sr_grow(struct txn *t, const struct store *s, const struct record *sr,
 	     int64_t bytes);
 /* The rows of the drivers, in a new pool. */
-void sm_add_drivers(struct txn *t);
+/* Rows for the drivers that this version has and the pool does not know. */
+void sm_add_drivers(const struct store *s, struct txn *t);
+/* The same, by the master: a pool may be older than one of them. */
+void sm_keep_drivers(struct pool *p);
 /* Errors of many calls, as whole values. */
 struct value *error_of_sr(const char *code, const char *sr_ref);
 

@@ -93,7 +93,8 @@ void job_migrate_abort(struct job_end *e, struct value *takes_error);
 /* ---- job_change.c ---- */
 extern const struct job_step job_change_steps[]; /* ended by a NULL kind */
 /* What a job of this kind makes of a device's row. */
-void device_becomes(struct draft *d, const char *kind, const char *vdi_ref);
+void device_becomes(struct draft *d, const struct store *s, const char *kind,
+		    const char *vdi_ref);
 void device_write(struct draft *d, const struct store *s,
 		  const struct record *vm);
 /* Takes the job's mark off its device, if it has one; became: the kind of the

@@ -84,15 +84,22 @@ static void vbd_medium(struct draft *d, const char *vdi_ref)
 	draft_bool(d, F_VBD_reserved, false);
 }
 
-void device_becomes(struct draft *d, const char *kind, const char *vdi_ref)
+static void vif_attached(struct draft *d, const struct store *s, bool attached)
+{
+	draft_bool(d, F_VIF_currently_attached, attached);
+	if (attached)
+		draft_int(d, F_VIF_MTU, vif_mtu(s, d->now));
+}
+
+void device_becomes(struct draft *d, const struct store *s, const char *kind,
+		    const char *vdi_ref)
 {
 	if (!strcmp(kind, "vbd_plug") || !strcmp(kind, "vbd_unplug"))
 		vbd_attached(d, !strcmp(kind, "vbd_plug"));
 	else if (!strcmp(kind, "vbd_insert") || !strcmp(kind, "vbd_eject"))
 		vbd_medium(d, *vdi_ref ? vdi_ref : REF_NULL);
 	else
-		draft_bool(d, F_VIF_currently_attached,
-			   !strcmp(kind, "vif_plug"));
+		vif_attached(d, s, !strcmp(kind, "vif_plug"));
 }
 
 void device_write(struct draft *d, const struct store *s,
@@ -130,7 +137,7 @@ void device_unmark(const struct store *s, struct txn *t,
 	if (device->cls->id == CLASS_VBD)
 		draft_bool(&d, F_VBD_reserved, false);
 	if (became)
-		device_becomes(&d, became, param(job, "vdi"));
+		device_becomes(&d, s, became, param(job, "vdi"));
 	device_write(&d, s, vm);
 }
 

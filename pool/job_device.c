@@ -74,14 +74,17 @@ struct value *job_disk(const struct store *s, const struct record *vbd,
 
 /* ---- cards ---- */
 
-static int64_t mtu_of(const struct record *vif, const struct record *network)
+/* What a client said when it made the card is not asked, as in the reference. */
+int64_t vif_mtu(const struct store *s, const struct record *vif)
 {
+	const struct record *network = store_get_class(
+		s, CLASS_network, record_str(vif, F_VIF_network));
 	const struct value *v = value_get(vif->fields[F_VIF_other_config],
 					  "mtu");
 	int64_t mtu;
 
 	if (!v || !int_parse(v->s, v->n, &mtu))
-		mtu = record_int(network, F_network_MTU);
+		mtu = network ? record_int(network, F_network_MTU) : 0;
 	return mtu >= 68 && mtu <= 65521 ? mtu : 1500;
 }
 
@@ -99,7 +102,7 @@ struct value *job_vif(const struct store *s, const struct record *vif)
 		"number", value_int(number),
 		"mac", value_ref(vif->fields[F_VIF_MAC]),
 		"bridge", value_ref(network->fields[F_network_bridge]),
-		"mtu", value_int(mtu_of(vif, network)), NULL);
+		"mtu", value_int(vif_mtu(s, vif)), NULL);
 }
 
 /* ---- all of a domain ---- */

@@ -122,6 +122,9 @@ struct value *vbd_disk_error(const struct store *s, const struct record *vbd);
 void change_start_job(struct req *r, struct txn *t, struct record *vm,
 		      struct draft *vm_draft, struct record *host,
 		      const char *kind, struct value *params);
+/* job_device.c: bytes that the card gets when it is plugged, and its row says
+ * then: other_config:mtu, else the network's. */
+int64_t vif_mtu(const struct store *s, const struct record *vif);
 /* vm_query.c: as near as VM.wait_memory_target_live waits for; actual in bytes. */
 bool vm_memory_is_at_target(const struct record *vm, int64_t actual);
 /* vm_create.c: takes over what a create call's struct gives, but for fields

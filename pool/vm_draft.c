@@ -218,13 +218,15 @@ static void write_vbd(struct draft *vm, const struct store *s,
 	draft_write_vbd(&d, s, vm->now);
 }
 
-static void write_vif(struct draft *vm, struct record *vif)
+static void write_vif(struct draft *vm, const struct store *s,
+		      struct record *vif)
 {
 	struct draft d;
 
 	draft_edit(&d, vm->t, vif);
 	if (is_booting(vm)) {
 		draft_bool(&d, F_VIF_currently_attached, true);
+		draft_int(&d, F_VIF_MTU, vif_mtu(s, vif));
 	} else if (is_halted(vm->now)) {
 		draft_bool(&d, F_VIF_currently_attached, false);
 		draft_bool(&d, F_VIF_reserved, false);
@@ -247,7 +249,7 @@ static void write_devices(struct draft *vm, const struct store *s)
 	for (uint32_t i = 0; i < vifs->n; i++) {
 		r = store_get_class(s, CLASS_VIF, value_str(vifs->items[i]));
 		if (r)
-			write_vif(vm, r);
+			write_vif(vm, s, r);
 	}
 }
 

@@ -168,7 +168,7 @@ static void write_rows(struct req *r, const struct target *t)
 
 	txn_guard_version(txn, t->vm);
 	draft_edit(&d, txn, t->device);
-	device_becomes(&d, t->plug->kind,
+	device_becomes(&d, t->s, t->plug->kind,
 		       t->plug->medium && t->vdi ? value_str(t->vdi->ref) : "");
 	device_write(&d, t->s, t->vm);
 	req_commit(r, txn, NULL);

@@ -49,6 +49,26 @@ static void test_restart_changes_little(void **state)
 	assert_in_range(store_generation(w.store), before + 1, before + 5);
 }
 
+/* A pool that is older than a driver gets its row from the first master that
+ * knows it, however many think that they are. */
+static void test_missing_drivers(void **state)
+{
+	struct txn *t = txn_new("older version");
+
+	assert_int_equal(store_count(w.store, CLASS_SM), 2);
+	for (struct record *sm = store_first(w.store, CLASS_SM); sm;
+	     sm = store_next(w.store, sm))
+		if (value_is_str(sm->fields[F_SM_type], "file"))
+			txn_destroy(t, value_str(sm->ref));
+	assert_int_equal(store_apply(w.store, t).status, TXN_OK);
+	txn_free(t);
+	assert_int_equal(store_count(w.store, CLASS_SM), 1);
+	pool_leader(w.h[1].pool, db_id_of_uuid(w.h[1].uuid), true);
+	world_advance(3000);
+	assert_int_equal(store_count(w.store, CLASS_SM), 2);
+	assert_non_null(find_by_name(CLASS_SM, "Files"));
+}
+
 /* ---- the matrix ---- */
 
 /* From the API's description, not from the code: H, P, R, S as allowed. */
@@ -620,6 +640,28 @@ static void add_network_card(const char *vm, const char *device,
 		NULL);
 }
 
+static void test_card_mtu(void **state)
+{
+	struct record *net = store_first(w.store, CLASS_network);
+	char vm[REF_LEN + 1], vif[REF_LEN + 1];
+	struct reply reply;
+
+	make_vm(vm, "jumbo");
+	do_ok("network.set_MTU", value_ref(net->ref), I(9000));
+	add_network_card(vm, "0", "", &reply);
+	strcpy(vif, value_str(reply.result));
+	reply_clear(&reply);
+	assert_int_equal(record_int(row(vif), F_VIF_MTU), 1500);
+	do_ok("VM.start", S(vm), B(false), B(false));
+	assert_int_equal(record_int(row(vif), F_VIF_MTU), 9000);
+	/* It keeps what it has until it is plugged anew. */
+	do_ok("VIF.add_to_other_config", S(vif), S("mtu"), S("1300"));
+	assert_int_equal(record_int(row(vif), F_VIF_MTU), 9000);
+	do_ok("VIF.unplug", S(vif));
+	do_ok("VIF.plug", S(vif));
+	assert_int_equal(record_int(row(vif), F_VIF_MTU), 1300);
+}
+
 static void test_clone(void **state)
 {
 	char vm[REF_LEN + 1], copy[REF_LEN + 1];
@@ -863,6 +905,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		one_test(test_new_pool),
 		one_test(test_restart_changes_little),
+		two_test(test_missing_drivers),
 		one_test(test_matrix),
 		one_test(test_other_rules),
 		one_test(test_life),
@@ -880,6 +923,7 @@ int main(void)
 		one_test(test_guest_events),
 		one_test(test_restart_gap),
 		one_test(test_state_repairs),
+		one_test(test_card_mtu),
 		one_test(test_clone),
 		one_test(test_vif_errors),
 		one_test(test_vbd_errors),

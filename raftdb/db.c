@@ -14,6 +14,10 @@
 #define TXN_TIMEOUT_MS 30000
 #define READ_TIMEOUT_MS 5000
 #define STALL_MS 15000 /* the log takes no writes */
+/* As often as the leader sends heartbeats, within these: members that are told
+ * to be slow shall not be awake for nothing. */
+#define TICK_MIN_MS 50
+#define TICK_MAX_MS 250
 #define STALL_STEP_MS 1000 /* more between two ticks is our own pause */
 #define FLUSH_ROUNDS 16
 
@@ -429,7 +433,7 @@ static void db_free(struct db *db)
 }
 
 /* Before libraft's own handles of the kind, so that ours run after them. */
-static void start_handles(struct db *db)
+static void start_handles(struct db *db, unsigned tick_ms)
 {
 	uv_prepare_init(db->loop, &db->prepare);
 	uv_check_init(db->loop, &db->check);
@@ -438,7 +442,7 @@ static void start_handles(struct db *db)
 	db->prepare.data = db->check.data = db->idle.data = db->timer.data = db;
 	uv_prepare_start(&db->prepare, on_prepare);
 	uv_check_start(&db->check, on_check);
-	uv_timer_start(&db->timer, on_tick, DB_TICK_MS, DB_TICK_MS);
+	uv_timer_start(&db->timer, on_tick, tick_ms, tick_ms);
 }
 
 /* Called once for every part that was counted in closing_parts. */
@@ -582,16 +586,18 @@ int db_open(uv_loop_t *loop, const struct db_config *cfg,
 		.frame = on_frame,
 		.changed = on_peer_changed,
 	};
+	unsigned tick_ms = or_default(cfg->heartbeat_ms, HEARTBEAT_MS);
 	int r = open_folder(db);
 
+	tick_ms = MIN(MAX(tick_ms, TICK_MIN_MS), TICK_MAX_MS);
 	if (r == 0)
 		r = open_link(db, cfg);
 	if (r < 0) {
 		db_free(db);
 		return r;
 	}
-	start_handles(db);
-	db->peers = peers_new(loop, db->link, db->id, &ops);
+	start_handles(db, tick_ms);
+	db->peers = peers_new(loop, db->link, db->id, tick_ms, &ops);
 	r = open_consensus(db, cfg);
 	if (r < 0) {
 		abandon(db);

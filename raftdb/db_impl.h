@@ -26,7 +26,6 @@
 #define DB_IN_FLIGHT 2                    /* entries proposed, not applied */
 #define DB_CHUNK_BYTES (64 * 1024)        /* of forwarded transactions */
 #define DB_FORWARD_WINDOW (2 * 1024 * 1024) /* forwarded, not applied yet */
-#define DB_TICK_MS 50
 #define DB_FRESH_MS 200 /* without a read round: make one for the age */
 
 #define DB_ENTRY_VERSION 1

@@ -6,7 +6,6 @@
 #include "base/env.h"
 #include "base/log.h"
 
-#define TICK_MS 50
 #define BACKOFF_MIN_MS 50
 #define BACKOFF_MAX_MS 1000
 #define SILENT_MS 5000 /* a peer's connection to us without a frame */
@@ -244,7 +243,7 @@ static void on_tick(uv_timer_t *t)
 }
 
 struct peers *peers_new(uv_loop_t *loop, struct link *link, uint64_t own_id,
-			const struct peers_ops *ops)
+			unsigned tick_ms, const struct peers_ops *ops)
 {
 	struct peers *ps = xcalloc(1, sizeof *ps);
 
@@ -254,7 +253,7 @@ struct peers *peers_new(uv_loop_t *loop, struct link *link, uint64_t own_id,
 	list_init(&ps->all);
 	uv_timer_init(loop, &ps->timer);
 	ps->timer.data = ps;
-	uv_timer_start(&ps->timer, on_tick, TICK_MS, TICK_MS);
+	uv_timer_start(&ps->timer, on_tick, tick_ms, tick_ms);
 	return ps;
 }
 

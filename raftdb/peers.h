@@ -42,8 +42,9 @@ struct peers_ops {
 	void (*changed)(void *data, struct peer *p);
 };
 
+/* tick_ms: how soon it notices that a connection is to be made or ended. */
 struct peers *peers_new(uv_loop_t *loop, struct link *link, uint64_t own_id,
-			const struct peers_ops *ops);
+			unsigned tick_ms, const struct peers_ops *ops);
 /* Closes all connections; peers is freed later by the loop, before which cb is
  * called. */
 void peers_close(struct peers *ps, void (*cb)(void *data), void *data);

@@ -183,16 +183,12 @@ static void send_step(struct pool *p, struct run *run, const struct record *job,
 {
 	const struct record *vm = store_get_class(store_of(p), CLASS_VM,
 						  record_str(job, F_job_vm));
-	int64_t fence = record_int(job, F_job_fence);
 	const struct value *uuid = vm ? vm->fields[F_VM_uuid] : NULL;
 	struct value *msg;
 	int r;
 
-	if (step->may_go) {
-		/* Behind all jobs of the VM so far, before all that come. */
-		fence = (int64_t)store_generation(store_of(p));
+	if (step->may_go)
 		uuid = value_get(job->fields[F_job_params], "vm");
-	}
 	if (!uuid) {
 		run->done = done_failed(api_error("HANDLE_INVALID", "VM",
 						  record_str(job, F_job_vm),
@@ -203,7 +199,7 @@ static void send_step(struct pool *p, struct run *run, const struct record *job,
 			      "id", value_stringz(run->id),
 			      "verb", value_stringz(step->verb),
 			      "vm", value_ref((struct value *)uuid),
-			      "fence", value_int(fence),
+			      "fence", value_int(record_int(job, F_job_fence)),
 			      "params", step->params(p, job, vm), NULL);
 	r = p->hooks.executor_send(p->hooks.data, msg);
 	if (r == 0)

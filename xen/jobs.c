@@ -255,9 +255,11 @@ static int run_fenced(struct job *job, struct verb_run *r)
 {
 	struct jobs *j = job->jobs;
 	int64_t highest = 0;
-	int rc = j->cfg.ops->fence_raise(j->cfg.xen, job->vm, job->call.fence,
-					 &highest);
+	int rc = 0;
 
+	if (verb_is_fenced(job->verb))
+		rc = j->cfg.ops->fence_raise(j->cfg.xen, job->vm,
+					     job->call.fence, &highest);
 	if (rc == XEN_FAILED)
 		return xen_fail_value(
 			&job->call, fenced(job->vm, job->call.fence, highest));
@@ -339,7 +341,7 @@ static void worker_turn(struct worker *w)
 	struct value *error = NULL, *result = NULL;
 
 	list_remove(&q->link);
-	if (job->call.fence < q->fence) {
+	if (verb_is_fenced(job->verb) && job->call.fence < q->fence) {
 		job_leave(job, fenced(job->vm, job->call.fence, q->fence),
 			  NULL);
 		return;
@@ -425,7 +427,8 @@ static void job_enqueue(struct jobs *j, struct job *job)
 	struct queue *q = queue_get(j, job->vm);
 
 	job->queue = q;
-	q->fence = MAX(q->fence, job->call.fence);
+	if (verb_is_fenced(job->verb))
+		q->fence = MAX(q->fence, job->call.fence);
 	list_push(&q->jobs, &job->link);
 	j->n_pending++;
 	queue_ready(j, q);

@@ -79,7 +79,8 @@
  *   suspend    image:<path>, timeout_s        (domain gone, image written)
  *   resume     image, config, paused          -> domid
  *   drop_image image                          (of a VM that shall not resume;
- *                                             ok also when there is none)
+ *                                             ok also when there is none; of
+ *                                             any fence, and raises none)
  *   migrate_receive config                    -> domid (-1: not known yet),
  *                                             address, port, token
  *   migrate_send address, port, token, live:bool (true; false stops the guest

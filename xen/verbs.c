@@ -401,6 +401,11 @@ const struct verb *verb_find(const char *name)
 	return NULL;
 }
 
+bool verb_is_fenced(const struct verb *v)
+{
+	return v->run != run_drop_image;
+}
+
 const char *verb_name(const struct verb *v)
 {
 	return v->name;

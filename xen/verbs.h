@@ -34,6 +34,8 @@ struct verb;
 /* NULL if unknown. */
 const struct verb *verb_find(const char *name);
 const char *verb_name(const struct verb *v);
+/* False: it touches no domain, and a job of any fence may do it. */
+bool verb_is_fenced(const struct verb *v);
 /* As an operation of xen_ops; bad params are INVALID_VALUE. */
 int verb_run(const struct verb *v, struct verb_run *r);
 

@@ -311,10 +311,12 @@ static inline void carry_out(struct sim_host *h, const struct value *msg)
 
 	if (told_before(h, id))
 		return;
-	if (fence < d->fence)
-		error = failure("FENCED", d->vm);
-	else
-		d->fence = fence;
+	if (strcmp(verb, "drop_image") != 0) {
+		if (fence < d->fence)
+			error = failure("FENCED", d->vm);
+		else
+			d->fence = fence;
+	}
 	if (!error && w.fail && !strcmp(w.fail, verb))
 		error = failure("INTERNAL_ERROR", "simulated failure");
 	if (!error)

@@ -145,15 +145,17 @@ enum xl_look xl_look(struct xl_worker *w, uint32_t *ret_domid)
 	return look;
 }
 
+/* libxl_dominfo does not tell PVH from HVM: both run in a hardware container. */
 libxl_domain_type xl_type_of(struct xl_worker *w, uint32_t domid)
 {
 	libxl_domain_type type = LIBXL_DOMAIN_TYPE_INVALID;
-	libxl_dominfo info;
+	libxl_domain_config config;
 
-	libxl_dominfo_init(&info);
-	if (libxl_domain_info(w->ctx, &info, domid) == 0)
-		type = info.domain_type;
-	libxl_dominfo_dispose(&info);
+	libxl_domain_config_init(&config);
+	if (libxl_retrieve_domain_configuration(w->ctx, domid, &config,
+						NULL) == 0)
+		type = config.c_info.type;
+	libxl_domain_config_dispose(&config);
 	return type;
 }
 

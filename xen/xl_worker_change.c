@@ -15,6 +15,12 @@ struct changing {
 	enum domain_type type;
 };
 
+static const enum domain_type types[] = {
+	[LIBXL_DOMAIN_TYPE_HVM] = DOMAIN_HVM,
+	[LIBXL_DOMAIN_TYPE_PV] = DOMAIN_PV,
+	[LIBXL_DOMAIN_TYPE_PVH] = DOMAIN_PVH,
+};
+
 static int failed(struct changing *g, const char *what, int rc)
 {
 	return rc ? xl_fail_libxl(g->w, what, rc) : 0;
@@ -191,8 +197,10 @@ static int change(struct changing *g)
 	if (look != XL_RUNNING && look != XL_PAUSED)
 		return xl_fail_state(g->w, "running", look);
 	type = xl_type_of(g->w, g->domid);
-	g->type = type == LIBXL_DOMAIN_TYPE_HVM ? DOMAIN_HVM :
-		  type == LIBXL_DOMAIN_TYPE_PV ? DOMAIN_PV : DOMAIN_PVH;
+	if (type == LIBXL_DOMAIN_TYPE_INVALID)
+		return xl_fail_libxl(g->w, "tell the domain's type",
+				     ERROR_FAIL);
+	g->type = types[type];
 	return kinds[g->c.kind](g);
 }
 

@@ -101,6 +101,11 @@ class LifeCase(PoolCase):
     def home(self, vm):
         return self.c.host.get_address(self.c.VM.get_resident_on(vm))
 
+    def member_of(self, vm):
+        """Where it is."""
+        home = self.home(vm)
+        return next(m for m in self.pool.members if m.address == home)
+
     def domains_of(self, vm):
         """[(address, state)] on all hosts."""
         return [(m.address, s) for m, s in self.pool.domains(self.c.VM.get_uuid(vm))]
@@ -110,12 +115,24 @@ class LifeCase(PoolCase):
         self.assertEqual(self.domains_of(vm), [(self.home(vm), state)])
 
     def domain_of(self, vm):
-        """What the simulated Xen knows of the VM's domain: its numbers of disks
+        """What the hypervisor knows of the VM's domain: its numbers of disks
         and vifs, memory (bytes) and vcpus."""
+        if REAL:
+            return self.member_of(vm).domain(self.c.VM.get_domid(vm))
         uuid = self.c.VM.get_uuid(vm)
         states = [m.dir / "xen" / "state.json" for m in self.pool.members]
         return next(d for s in states if s.exists()
                     for d in json.loads(s.read_text())["domains"] if d["vm"] == uuid)
+
+    def assert_has(self, vm, **expected):
+        """Its domain does, as soon as the guest has taken or given it."""
+        end = time.monotonic() + (20 * PATIENCE if REAL else 0)
+        while True:
+            d = self.domain_of(vm)
+            found = {k: d[k] for k in expected}
+            if found == expected or time.monotonic() > end:
+                return self.assertEqual(found, expected)
+            time.sleep(0.2)
 
     # ---- how far a guest has counted ----
 

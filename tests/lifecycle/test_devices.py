@@ -5,7 +5,7 @@ import unittest
 from case import MIB, NULL, REAL, ApiError, LifeCase
 
 FOLDER = "/share/guest"  # files that any laboratory host has, too
-FILES = ("guest.cpio", "vmlinux")
+FILES = ("disk0.img", "disk1.img")
 
 
 class Devices(LifeCase):
@@ -38,15 +38,23 @@ class Devices(LifeCase):
             "VM": vm, "network": self.network, "device": device, "MAC": "", "MTU": "0",
             "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}})
 
+    def wait_up(self, vm):
+        """Until the guest can let go of a device."""
+        if REAL:
+            self.counts_beyond(vm, 0)
+
+    def start(self, vm):
+        """On the first host."""
+        self.c.VM.start_on(vm, self.host_a, False, False)
+        self.wait_up(vm)
+
     def started(self, name, **more):
         vm = self.vm(name, **more)
-        self.c.VM.start_on(vm, self.host_a, False, False)
+        self.start(vm)
         return vm
 
     def assert_devices(self, vm, disks, vifs):
-        if not REAL:
-            d = self.domain_of(vm)
-            self.assertEqual((d["disks"], d["vifs"]), (disks, vifs))
+        self.assert_has(vm, disks=disks, vifs=vifs)
 
     # ---- drives ----
 
@@ -56,7 +64,7 @@ class Devices(LifeCase):
         first = self.drive(vm, "0", self.disks[0])
         self.assert_error(["VM_BAD_POWER_STATE", vm, "running", "halted"],
                           c.VBD.plug, first)
-        c.VM.start_on(vm, self.host_a, False, False)
+        self.start(vm)
         self.assertTrue(c.VBD.get_currently_attached(first))
         self.assert_devices(vm, [0], [])
         second = self.drive(vm, "1", self.disks[1])
@@ -83,7 +91,7 @@ class Devices(LifeCase):
         c.VBD.destroy(second)
         self.assert_devices(vm, [], [])
         c.VM.hard_shutdown(vm)
-        c.VM.start_on(vm, self.host_a, False, False)
+        self.start(vm)
         self.assert_devices(vm, [0], [])
         self.assert_settled(c)
 
@@ -135,6 +143,7 @@ class Devices(LifeCase):
         race("VM.start", [(vm, False, False) for vm in vms])
         for vm, vbd in zip(vms, vbds):
             if self.state(vm) == "Running":
+                self.wait_up(vm)
                 c.VBD.unplug(vbd)
             else:
                 c.VBD.destroy(vbd)
@@ -186,7 +195,7 @@ class Devices(LifeCase):
     def test_06_cards(self):
         c, vm = self.c, self.vm("cards")
         self.card(vm, "0")
-        c.VM.start_on(vm, self.host_a, False, False)
+        self.start(vm)
         self.assert_devices(vm, [], [0])
         vif = self.card(vm, "1")
         self.assertIn("plug", c.VIF.get_allowed_operations(vif))
@@ -207,7 +216,7 @@ class Devices(LifeCase):
         """What is plugged goes with its VM, what is not does not."""
         c, vm = self.c, self.vm("traveller")
         plugged = [self.drive(vm, str(i), d) for i, d in enumerate(self.disks)]
-        c.VM.start_on(vm, self.host_a, False, False)
+        self.start(vm)
         self.do(c.VBD.unplug, plugged[0])
         self.do(c.VM.pool_migrate, vm, self.host_b, {"live": "true"})
         self.assertEqual(c.VM.get_resident_on(vm), self.host_b)
@@ -227,14 +236,13 @@ class Devices(LifeCase):
     def test_08_memory(self):
         c, vm = self.c, self.vm("memory")
         c.VM.set_memory_limits(vm, 64 * MIB, 128 * MIB, 128 * MIB, 128 * MIB)
-        c.VM.start_on(vm, self.host_a, False, False)
+        self.start(vm)
         for size in (96 * MIB, 128 * MIB):
             self.do(c.VM.set_memory_dynamic_range, vm, size, size)
             r = c.VM.get_record(vm)
             self.assertEqual([int(r["memory_" + f]) for f in
                               ("dynamic_min", "dynamic_max", "target")], [size] * 3)
-            if not REAL:
-                self.assertEqual(self.domain_of(vm)["memory"], size)
+            self.assert_has(vm, memory=size)
         self.assertEqual(self.error(c.VM.set_memory_dynamic_range, vm, 32 * MIB,
                                     32 * MIB), ["MEMORY_CONSTRAINT_VIOLATION_ORDER"])
         self.assert_settled(c)
@@ -255,12 +263,11 @@ class Devices(LifeCase):
     def test_10_cpus(self):
         c, vm = self.c, self.vm("cpus")
         c.VM.set_VCPUs_max(vm, 2)
-        c.VM.start_on(vm, self.host_a, False, False)
+        self.start(vm)
         for n in (2, 1):
             self.do(c.VM.set_VCPUs_number_live, vm, n)
             self.assertEqual(int(c.VM_metrics.get_VCPUs_number(c.VM.get_metrics(vm))), n)
-            if not REAL:
-                self.assertEqual(self.domain_of(vm)["vcpus"], n)
+            self.assert_has(vm, vcpus=n)
         for n in (0, 3):
             self.assert_error(["INVALID_VALUE", "nvcpu", str(n)],
                               c.VM.set_VCPUs_number_live, vm, n)

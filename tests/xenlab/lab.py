@@ -18,6 +18,8 @@ from machine import Machine
 
 BACKEND = os.environ.get("XENPOOL_LAB_BACKEND", "xen")
 COUNT = re.compile(rb"GUEST count (\d+) up ")
+XVDA = 51712  # Linux's number of the device, and 16 more for each next one
+CONNECTED = "4"  # XenbusStateConnected
 STATES = {"p": "paused", "s": "shutdown", "c": "shutdown", "d": "shutdown"}
 
 
@@ -135,6 +137,20 @@ class LabMember(Member):
                 found[m.group(2)] = next((STATES[c] for c in m.group(1) if c in STATES),
                                          "running")
         return found
+
+    def domain(self, domid):
+        """What Xen gives a domain now: numbers of disks and vifs (words about
+        them when the guest does not use them), memory (bytes) and vcpus."""
+        def device(words, number):
+            return number if words[3] == CONNECTED else f"{number}: {words}"
+        texts = self.machine.run(
+            f"xl block-list {domid}; echo ==; xl network-list {domid}; echo ==; "
+            f"xl list {domid}").split("==\n")
+        disks, vifs, (whole,) = ([line.split() for line in text.splitlines()[1:]]
+                                 for text in texts)
+        return {"disks": [device(d, (int(d[0]) - XVDA) // 16) for d in disks],
+                "vifs": [device([v[0], *v[2:]], int(v[0])) for v in vifs],
+                "memory": int(whole[-4]) << 20, "vcpus": int(whole[-3])}
 
     def clear(self):
         """No daemon, no executor, no domain, no data: as if just installed."""

@@ -16,6 +16,7 @@ import time
 CPU = "qemu64,+npt,+rdrand,+ssse3,+sse4.1,+aes,+pclmulqdq"
 MEMORY = 1024                # MiB of a machine; a QEMU process takes about as much
 DOM0_MEMORY = 448            # MiB of it for dom0, the rest is the guests'
+DRIVE = 16 << 20             # bytes of a drive that guests may get
 BOOT_TIMEOUT = 420
 AGENT_PORT = 7000
 
@@ -86,6 +87,9 @@ class Machine:
         (self.share / "guest").mkdir(parents=True)
         os.link(images.kernel, self.share / "guest/vmlinux")
         os.link(images.guest, self.share / "guest/guest.cpio")
+        for i in (0, 1):
+            with open(self.share / f"guest/disk{i}.img", "wb") as f:
+                f.truncate(DRIVE)
         shutil.copy(images.disk, self.folder / "data.img")
         for i in (1, 2):
             (self.folder.parent / f"cable{i}-{self.number}").unlink(missing_ok=True)

@@ -23,7 +23,9 @@ SLOW = 20 * PATIENCE  # seconds
 class Inside(LifeCase):
     def open(self, member, vm):
         """The console of a VM, asked of any member."""
-        ref = self.c.VM.get_consoles(vm)[0]
+        return self.open_ref(member, self.c.VM.get_consoles(vm)[0])
+
+    def open_ref(self, member, ref):
         s = connect(*member.endpoint(True), tls=True, timeout=SLOW)
         self.addCleanup(s.close)
         s.sendall(f"CONNECT /console?ref={ref} HTTP/1.0\r\n"
@@ -61,6 +63,17 @@ class Inside(LifeCase):
         self.c.VM.hard_shutdown(vm)
         for stream in (far, near):
             stream.ends(SLOW)
+
+    def test_01b_host_console(self):
+        """A terminal of either host asks who is there, whichever host is asked."""
+        for m in self.pool.members:
+            dom0 = self.c.host.get_control_domain(m.host_ref(self.c))
+            consoles = {self.c.console.get_protocol(ref): ref
+                        for ref in self.c.VM.get_consoles(dom0)}
+            stream = self.open_ref(self.a, consoles["vt100"])
+            stream.until(b" login: ", SLOW)
+            stream.send(b"nobody\r")
+            stream.until(b"assword: ", SLOW)
 
     def test_02_screen(self):
         """The same terminal as a picture, for a client that speaks RFB."""

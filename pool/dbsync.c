@@ -256,19 +256,22 @@ static void refresh_dom0(struct pool *p, struct txn *t,
 	draft_write(&d);
 }
 
-static void refresh_hardware(struct pool *p, struct txn *t, struct draft *d,
+/* True when all of it is in the transaction. */
+static bool refresh_hardware(struct pool *p, struct txn *t, struct draft *d,
 			     const struct value *state)
 {
 	_cleanup_(value_unrefp) struct value *me = dbsync_describe_host(p);
 	const struct value *hw = value_get(state, "host");
+	bool whole;
 
 	dbsync_host_hardware(d, me);
-	dbsync_sync_cpus(store_of(p), t, draft_ref(d),
-			 d->base->fields[F_host_host_CPUs], me);
+	whole = dbsync_sync_cpus(store_of(p), t, draft_ref(d),
+				 d->base->fields[F_host_host_CPUs], me);
 	refresh_metrics(p, t, d->base, hw);
 	refresh_dom0(p, t, d->base, me);
 	if (!value_get(d->now->fields[F_host_other_config], HOST_DISABLED_KEY))
 		draft_bool(d, F_host_enabled, true);
+	return whole;
 }
 
 static void on_refreshed(void *data, int error, struct txn_result result)
@@ -305,12 +308,10 @@ void dbsync_refresh_host(struct pool *p)
 			      now_text());
 	if (is_new_boot(host, state))
 		note_boot(&d, state);
-	if (state)
-		refresh_hardware(p, t, &d, state);
+	p->hosts->hardware_sent = state && refresh_hardware(p, t, &d, state);
 	refresh_consoles(p, t, &d);
 	draft_write_host(&d, true);
 	p->hosts->sync_pending = true;
-	p->hosts->hardware_sent = state != NULL;
 	pool_submit(p, t, on_refreshed, p);
 }
 

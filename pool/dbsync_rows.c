@@ -310,14 +310,20 @@ static void add_cpu(struct txn *t, const char *host_ref, int64_t i,
 	draft_write(&c);
 }
 
-void dbsync_sync_cpus(const struct store *s, struct txn *t,
+/* A large host's processors are more than one transaction takes. */
+static bool has_room(const struct txn *t)
+{
+	return txn_size(t) < TXN_MAX_BYTES / 2;
+}
+
+bool dbsync_sync_cpus(const struct store *s, struct txn *t,
 		      const char *host_ref, const struct value *there,
 		      const struct value *d)
 {
 	int64_t n = MIN(number(d, "cpu_count"), MAX_CPUS);
 	_cleanup_(freep) bool *has = xcalloc((size_t)n + 1, sizeof *has);
 
-	for (uint32_t i = 0; there && i < there->n; i++) {
+	for (uint32_t i = 0; there && i < there->n && has_room(t); i++) {
 		struct record *r = store_get_class(s, CLASS_host_cpu,
 						   value_str(there->items[i]));
 		int64_t at = r ? record_int(r, F_host_cpu_number) : -1;
@@ -332,9 +338,10 @@ void dbsync_sync_cpus(const struct store *s, struct txn *t,
 		cpu_fields(&c, d);
 		draft_write(&c);
 	}
-	for (int64_t i = 0; i < n; i++)
+	for (int64_t i = 0; i < n && has_room(t); i++)
 		if (!has[i])
 			add_cpu(t, host_ref, i, d);
+	return has_room(t);
 }
 
 /* As the hypervisor says, or a guess while it says nothing. */

@@ -190,7 +190,7 @@ struct host_state {
 	bool creating;            /* the first transaction is under way */
 	bool barrier_pending, sync_pending;
 	bool synced;          /* own rows have been refreshed since the start */
-	bool hardware_sent;   /* ... the refresh under way has hardware in it */
+	bool hardware_sent;   /* ... the refresh under way has all hardware in it */
 	bool hardware_synced; /* ... what the executor told is in them too */
 	bool master_pending;
 	bool reconciling;
@@ -219,8 +219,8 @@ void dbsync_add_member(struct txn *t, const struct value *host_ref,
 		       const char *wanted_role);
 void dbsync_host_identity(struct draft *host, const struct value *description);
 void dbsync_host_hardware(struct draft *host, const struct value *description);
-/* there: the refs of those that are there, NULL: none. */
-void dbsync_sync_cpus(const struct store *s, struct txn *t,
+/* there: refs of those that are there, or NULL. False: there was room for a part. */
+bool dbsync_sync_cpus(const struct store *s, struct txn *t,
 		      const char *host_ref, const struct value *there,
 		      const struct value *description);
 int64_t dbsync_dom0_memory(const struct value *description); /* bytes */

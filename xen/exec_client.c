@@ -191,7 +191,7 @@ static ssize_t packet_receive(struct exec_client *c, int *ret_fd)
 }
 
 /* False: the link is gone, or the client is closing. */
-static bool link_read_one(struct exec_client *c)
+static bool link_read_one(struct exec_client *c, size_t *bytes)
 {
 	_cleanup_(value_unrefp) struct value *v = NULL;
 	_cleanup_(closep) int fd = -1;
@@ -204,6 +204,7 @@ static bool link_read_one(struct exec_client *c)
 		link_lost(c, n < 0 ? strerror(errno) : "went away");
 		return false;
 	}
+	*bytes += (size_t)n;
 	v = exec_message_decode(EXEC_TO_DAEMON, c->packet, (size_t)n, reason,
 				sizeof(reason));
 	if (!v) {
@@ -226,8 +227,10 @@ static void on_poll(uv_poll_t *handle, int status, int events)
 		link_write(c);
 	if (!(events & UV_READABLE) || c->broken)
 		return;
-	for (int i = 0; i < BURST; i++)
-		if (!link_read_one(c))
+	/* So much, or so many, and others have their turn. */
+	for (size_t i = 0, bytes = 0; i < BURST && bytes < EXEC_MAX_MESSAGE;
+	     i++)
+		if (!link_read_one(c, &bytes))
 			return;
 }
 

@@ -118,6 +118,24 @@ static bool has_members(const struct value *v, const struct form_member *m,
 	return true;
 }
 
+/* Longer than any list of a processor's features, and more than hosts tell. */
+#define MAX_FACT 8192
+#define MAX_FACTS 64
+
+static bool facts_bounded(const struct value *v, char *reason, size_t size)
+{
+	bool good = v->n <= MAX_FACTS;
+
+	for (uint32_t i = 0; good && i < v->n; i++) {
+		const struct value *fact = v->items[2 * (size_t)i + 1];
+
+		good = fact->kind != VALUE_STRING || fact->n <= MAX_FACT;
+	}
+	if (!good)
+		snprintf(reason, size, "host: too many or too long facts");
+	return good;
+}
+
 static bool state_valid(const struct value *v, char *reason, size_t size)
 {
 	const struct value *domains = value_get(v, "domains");
@@ -125,7 +143,9 @@ static bool state_valid(const struct value *v, char *reason, size_t size)
 
 	if (!has_members(host, host_form, ARRAY_LEN(host_form), reason, size) ||
 	    !has_members(value_get(host, "cpu"), cpu_form, ARRAY_LEN(cpu_form),
-			 reason, size))
+			 reason, size) ||
+	    !facts_bounded(host, reason, size) ||
+	    !facts_bounded(value_get(host, "cpu"), reason, size))
 		return false;
 	for (uint32_t i = 0; i < domains->n; i++)
 		if (!has_members(domains->items[i], domain_form,

@@ -1,49 +1,24 @@
 """What a guest and the toolstack see of each other on the real Xen: consoles,
 nodes in the store, and what a host is."""
 import os
-import pathlib
 import re
 import struct
-import sys
 import tempfile
 import unittest
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.dont_write_bytecode = True
-sys.path.insert(0, str(HERE.parent / "lifecycle"))
-from case import MIB, NULL, LifeCase, wait_for  # noqa: E402
-from harness import BUILD, PATIENCE, connect  # noqa: E402
-from test_console import Stream, Viewer, write_png  # noqa: E402
+from inside import SLOW, InsideCase, wait_for
+from case import MIB
+from harness import BUILD
+from test_console import Viewer, write_png
 
 AGENT = {"MajorVersion": "8", "MinorVersion": "2", "MicroVersion": "0",
          "BuildVersion": "77"}
-SLOW = 20 * PATIENCE  # seconds
 
 
-class Inside(LifeCase):
-    def open(self, member, vm):
-        """The console of a VM, asked of any member."""
-        return self.open_ref(member, self.c.VM.get_consoles(vm)[0])
-
-    def open_ref(self, member, ref):
-        s = connect(*member.endpoint(True), tls=True, timeout=SLOW)
-        self.addCleanup(s.close)
-        s.sendall(f"CONNECT /console?ref={ref} HTTP/1.0\r\n"
-                  f"cookie: session_id={self.c.session}\r\n\r\n".encode())
-        head = s.recv(4096)
-        self.assertTrue(head.startswith(b"HTTP/1.1 200 OK\r\n"), head)
-        return Stream(s, head)
-
-    def ask(self, stream, words):
-        """What a command in the guest prints, typed on its console."""
-        stream.send(f"run {words}\r".encode())
-        stream.until(b"GUEST run ", SLOW)
-        return stream.until(b"\n", SLOW).decode().strip()
-
+class Inside(InsideCase):
     def on_text(self, name, kind, **data):
         """A guest on the first host and its console, asked of the second."""
-        vm = self.vm(name, kind, period=2)
-        self.c.VM.add_to_other_config(vm, "disable_pv_vnc", "1")
+        vm = self.talker(name, kind)
         self.c.VM.set_xenstore_data(vm, data)
         self.c.VM.start_on(vm, self.host_a, False, False)
         self.counts_beyond(vm, 0)
@@ -99,10 +74,6 @@ class Inside(LifeCase):
         self.assertGreaterEqual(height, 400)
 
     # ---- nodes in the store ----
-
-    def guest_metrics(self, vm):
-        ref = self.c.VM.get_guest_metrics(vm)
-        return self.c.VM_guest_metrics.get_record(ref) if ref != NULL else {}
 
     def test_03_store(self):
         """What the pool tells a guest it can read, at once and later; what the

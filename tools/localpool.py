@@ -21,6 +21,14 @@ NULL = "OpaqueRef:NULL"
 # All deadlines are so many times longer: for slow machines.
 PATIENCE = float(os.environ.get("XENPOOL_PATIENCE", "1"))
 
+
+def rest(seconds):
+    """Between two looks at something that is awaited: where hosts are slow,
+    looking takes the time that they need to get there."""
+    time.sleep(seconds * max(PATIENCE / 2, 1))
+
+
+
 # What a client sees of a member that is gone, or of one that has no majority.
 BROKEN = (OSError, http.client.HTTPException, ValueError)
 NO_MAJORITY = ("CANNOT_CONTACT_HOST", "HOST_STILL_BOOTING")
@@ -111,7 +119,7 @@ class Client:
                 return record["result"]
             if record["status"] in ("failure", "cancelled"):
                 raise ApiError(record["error_info"] or ["TASK_CANCELLED", task])
-            time.sleep(0.05)
+            rest(0.05)
         raise TimeoutError(f"task {task} still {record}")
 
 
@@ -273,7 +281,7 @@ class Member:
                 if time.monotonic() > end:
                     raise RuntimeError(f"{self.address} does not answer ({e!r}):\n"
                                        + self.log()[-3000:]) from e
-            time.sleep(every)
+            rest(every)
 
     def status(self, client=None):
         """What the member knows of itself. Logins are writes, so one session
@@ -387,7 +395,7 @@ class LocalPool:
                     m._own.close()
                     m._own = None
                 seen = e if not isinstance(e, AssertionError) else seen
-                time.sleep(0.1)
+                rest(0.1)
         raise RuntimeError(f"the pool did not form: {seen!r}")
 
     def leader(self, timeout=20):
@@ -401,7 +409,7 @@ class LocalPool:
                             return m
                     except BROKEN + (ApiError, KeyError):
                         pass
-            time.sleep(0.05)
+            rest(0.05)
         raise RuntimeError("no member leads")
 
     def followers(self):
@@ -420,7 +428,7 @@ class LocalPool:
                     return seen[0]
             except BROKEN + (ApiError, KeyError) as e:
                 seen = e
-            time.sleep(0.1)
+            rest(0.1)
         raise RuntimeError(f"members differ: {seen!r}")
 
     def stop(self):

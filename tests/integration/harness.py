@@ -16,7 +16,7 @@ TOP = pathlib.Path(os.environ.get("XENPOOL_TOP",
 BUILD = pathlib.Path(os.environ.get("XENPOOL_BUILD", TOP / "build")).resolve()
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(TOP / "tools"))
-from localpool import (BROKEN, NULL, NO_MAJORITY, PATIENCE, ApiError, LocalPool,  # noqa: E402,F401
+from localpool import (BROKEN, NULL, NO_MAJORITY, PATIENCE, ApiError, LocalPool, rest,  # noqa: E402,F401
                        tls_context, unwrap)
 from watch import Watcher, Writer  # noqa: E402,F401
 
@@ -34,7 +34,7 @@ def wait_for(condition, timeout, what, pause=0.05):
             return value
         if time.monotonic() > end:
             raise AssertionError(f"not within {timeout * PATIENCE:g} s: {what}")
-        time.sleep(pause)
+        rest(pause)
 
 
 def say(text):
@@ -185,7 +185,7 @@ class PoolCase(unittest.TestCase):
                 break
             if time.monotonic() > end:
                 self.fail(why)
-            time.sleep(0.1)
+            rest(0.1)
         for m in self.pool.members:
             if m.daemon and m.daemon.poll() is None:
                 wait_for(lambda: not self.jobs(m), 10, f"jobs go on {m.address}")

@@ -107,17 +107,22 @@ class Move(LifeCase):
 
     # ---- something dies on the way ----
 
-    def broken(self, name, harm, mend, witness=None):
+    def broken(self, name, harm, mend, witness=None, late=False):
         """The harm is done while the guest moves, and mended a little later. The
         task ends in either way, and the guest counts on, on one host. The witness
-        is a member that lives on: the source, when it is not said."""
+        is a member that lives on: the source, when it is not said. late: when the
+        guest has been sent, and its destination may let it run."""
         vm = self.running()
         member = witness() if witness else self.source
         c = member.client()
         task = c.Async.VM.pool_migrate(vm, self.target_host, LIVE)
         wait_for(lambda: c.VM.get_current_operations(vm) or
                  c.task.get_status(task) != "pending", 10, "it begins")
-        time.sleep(0.4 if not REAL else 3)
+        if late:
+            wait_for(lambda: c.VM.get_resident_on(vm) == self.target_host, 40,
+                     "it has been sent", 0.01)
+        else:
+            time.sleep(0.4 if not REAL else 3)
         if c.task.get_error_info(task)[:1] == ["NOT_IMPLEMENTED"]:
             self.do(c.wait_task, task)
         harm()
@@ -174,7 +179,26 @@ class Move(LifeCase):
         self.broken("toolstack of the source killed", harm,
                     lambda: self.source.start(), lambda: self.target)
 
-    def test_10_the_same_everywhere(self):
+    def late(self, name, harmed, what):
+        """The same, at the worst time: sent, and not yet let run."""
+        def witness():
+            return self.source if harmed() == self.target else self.target
+        self.broken(f"{name} killed late", lambda: harmed().kill(what),
+                    lambda: getattr(harmed(), f"start_{what}")(), witness, late=True)
+
+    def test_10_executor_of_the_source_late(self):
+        self.late("executor of the source", lambda: self.source, "executor")
+
+    def test_11_executor_of_the_target_late(self):
+        self.late("executor of the target", lambda: self.target, "executor")
+
+    def test_12_daemon_of_the_source_late(self):
+        self.late("daemon of the source", lambda: self.source, "daemon")
+
+    def test_13_daemon_of_the_target_late(self):
+        self.late("daemon of the target", lambda: self.target, "daemon")
+
+    def test_14_the_same_everywhere(self):
         self.pool.wait_converged()
 
 

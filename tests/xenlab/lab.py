@@ -54,7 +54,7 @@ class RemoteProcess:
         while self.poll() is None:
             if end and time.monotonic() > end:
                 raise subprocess.TimeoutExpired(f"{self.machine.name}:{self.pid}", timeout)
-            time.sleep(0.1)
+            time.sleep(0.5)
         return self.returncode
 
 

@@ -68,6 +68,7 @@ pool_libpool_a_SOURCES = \
 	pool/vm_plug.c \
 	pool/vm_query.c \
 	pool/vm_reconcile.c \
+	pool/vm_sources.c \
 	pool/vm_state.c \
 	pool/where.c
 

@@ -39,12 +39,6 @@ static void host_power_on(struct req *r)
 		req_fail(r, "XENAPI_MISSING_PLUGIN", "power-on-host", NULL);
 }
 
-static void vm_get_data_sources(struct req *r)
-{
-	if (req_arg_record(r, 0, CLASS_VM))
-		req_reply(r, value_set_empty());
-}
-
 static void secret_introduce(struct req *r)
 {
 	const char *uuid = req_arg_str(r, 0);
@@ -69,7 +63,6 @@ const struct handler_def minor_handlers[] = {
 	{ M_console_destroy, no_console_destroy },
 	{ M_pool_disable_ha, pool_disable_ha },
 	{ M_host_power_on, host_power_on },
-	{ M_VM_get_data_sources, vm_get_data_sources },
 	{ M_secret_introduce, secret_introduce },
 	/* Rows of these would promise what nothing here keeps. */
 	{ M_Caller_create, req_not_implemented },

@@ -79,6 +79,9 @@
 	X(VM_get_boot_record, vm_get_boot_record)                 \
 	X(VM_get_cooperative, vm_get_cooperative)                 \
 	X(VM_wait_memory_target_live, vm_wait_memory_target_live) \
+	/* vm_sources.c */                                        \
+	X(VM_get_data_sources, vm_get_data_sources)               \
+	X(VM_query_data_source, vm_query_data_source)             \
 	/* vm_plug.c */                                           \
 	X(VBD_plug, vbd_plug)                                     \
 	X(VBD_unplug, vbd_unplug)                                 \

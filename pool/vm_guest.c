@@ -292,8 +292,11 @@ static void take_state(struct pool *p, const struct value *state)
 	for (uint32_t i = 0; i < domains->n; i++) {
 		const char *uuid = value_get_str(domains->items[i], "vm");
 
-		if (guest_vm(p, uuid))
-			guest_for(p, uuid)->misses = 0;
+		if (!guest_vm(p, uuid))
+			continue;
+		g = guest_for(p, uuid);
+		g->misses = 0;
+		vm_sources_take(g, domains->items[i]);
 	}
 	for (size_t i = 0; (g = map_next(&p->guests->by_uuid, &i));)
 		if (!is_listed(domains, g->uuid) && g->misses++ >= MAX_MISSES)

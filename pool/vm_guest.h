@@ -28,6 +28,11 @@ struct guest {
 	struct value *sent;     /* ... will have after the job under way */
 	bool data_dirty;
 	char job_id[80];
+
+	/* As the domain's last state has it; two of them give the usage. */
+	int64_t ticks, ticks_at_ms, ticks_domid, memory;
+	double cpu_usage; /* 0..1 of its virtual CPUs; NAN: not known */
+	bool has_ticks;
 };
 
 struct guest_state {
@@ -49,6 +54,9 @@ void guest_wake(struct pool *p, int64_t after_ms);
 /* Brings the nodes of the domain in step with VM.xenstore_data. */
 void guest_sync_data(struct pool *p, struct guest *g);
 void guest_data_done(struct pool *p, const struct value *done);
+
+/* ---- vm_sources.c ---- */
+void vm_sources_take(struct guest *g, const struct value *domain);
 
 /* ---- vm_metrics.c ---- */
 /* VM_metrics of all domains here, from a `state`. */

@@ -33,6 +33,7 @@ UNIT_TESTS = \
 	tests/unit/test_value \
 	tests/unit/test_db_faults \
 	tests/unit/test_vm \
+	tests/unit/test_vm_host \
 	tests/unit/test_vm_pool \
 	tests/unit/test_websocket \
 	tests/unit/test_xl_config \
@@ -115,6 +116,8 @@ tests_unit_test_db_faults_SOURCES = tests/unit/test_db_faults.c
 tests_unit_test_db_faults_LDADD = $(RAFTDB) $(RAFTDB_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_vm_SOURCES = tests/unit/test_vm.c
 tests_unit_test_vm_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_vm_host_SOURCES = tests/unit/test_vm_host.c
+tests_unit_test_vm_host_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_vm_pool_SOURCES = tests/unit/test_vm_pool.c
 tests_unit_test_vm_pool_LDADD = $(POOL) $(RAFTDB) $(RAFTDB_LIBS) $(CRYPT_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_websocket_SOURCES = tests/unit/test_websocket.c

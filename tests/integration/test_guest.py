@@ -212,6 +212,14 @@ class Guest(PoolCase):
         mine = c.VM_metrics.get_record(c.VM.get_metrics(vm))
         self.assertEqual(int(mine["memory_actual"]), taken)
         self.assertEqual(mine["state"], ["running"])
+        # What it uses is in no row; whoever is asked asks its host.
+        share = 1 / int(mine["VCPUs_number"])
+        for index in range(len(self.pool.members)):
+            other = self.client(index)
+            wait_for(lambda: abs(other.VM.query_data_source(vm, "cpu_usage") - share)
+                     < share / 5, 30, "its use of processors")
+            self.assertEqual([s["name_label"] for s in other.VM.get_data_sources(vm)],
+                             ["cpu_usage", "memory"])
         c.VM.pause(vm)
         wait_for(lambda: c.VM_metrics.get_state(c.VM.get_metrics(vm)) == ["paused"], 30,
                  "it is seen paused")

@@ -40,6 +40,7 @@ struct dom {
 	const char *reason;
 	bool image; /* a suspended image of it is here */
 	int64_t memory_kib; /* 0: some */
+	int64_t ticks;
 };
 
 struct sim_host {
@@ -172,7 +173,8 @@ static inline struct value *dom_value(const struct dom *d)
 	return value_struct_of("vm", S(d->vm), "domid", I(d->domid), "state",
 			       S(names[d->state]), "fence", I(d->fence),
 			       "memory_kib",
-			       I(d->memory_kib ? d->memory_kib : 1024), "vcpus", I(1), "incoming",
+			       I(d->memory_kib ? d->memory_kib : 1024), "vcpus", I(1), "guest_ticks",
+			       I(d->ticks), "incoming",
 			       B(d->state == INCOMING), "reason",
 			       S(d->reason ? d->reason : ""), NULL);
 }

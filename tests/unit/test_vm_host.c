@@ -1,0 +1,293 @@
+/* What a VM leaves on its host, and what only its host can tell of it: images of
+ * memory, balloons, figures that are in no row. */
+#include <math.h>
+
+#include "tests/unit/vm_world.h"
+
+/* ---- images that nobody will resume ---- */
+
+static bool image_is_there(const char *uuid)
+{
+	const struct dom *d = dom_find(&w.h[0], uuid);
+
+	return d && d->image;
+}
+
+/* A suspended VM: its uuid. */
+static void suspended(char vm[REF_LEN + 1], char uuid[UUID_LEN + 1])
+{
+	make_vm(vm, "sleeper");
+	strcpy(uuid, text_of(vm, F_VM_uuid));
+	do_ok("VM.start", S(vm), B(false), B(false));
+	do_ok("VM.suspend", S(vm));
+	assert_true(image_is_there(uuid));
+}
+
+static void test_unwanted_images_go(void **state)
+{
+	char vm[REF_LEN + 1], vdi[REF_LEN + 1], uuid[UUID_LEN + 1];
+	char sr[REF_LEN + 1];
+	int64_t allocated;
+
+	suspended(vm, uuid);
+	do_ok("VM.hard_shutdown", S(vm));
+	assert_false(image_is_there(uuid));
+	suspended(vm, uuid);
+	strcpy(vdi, text_of(vm, F_VM_suspend_VDI));
+	strcpy(sr, text_of(vdi, F_VDI_SR));
+	allocated = record_int(row(sr), F_SR_virtual_allocation);
+	do_ok("VDI.destroy", S(vdi));
+	assert_false(image_is_there(uuid));
+	assert_text(vm, F_VM_suspend_VDI, REF_NULL);
+	assert_int_equal(record_int(row(sr), F_SR_virtual_allocation),
+			 allocated);
+	suspended(vm, uuid);
+	strcpy(vdi, text_of(vm, F_VM_suspend_VDI));
+	do_ok("VM.destroy", S(vm));
+	assert_false(image_is_there(uuid));
+	assert_null(store_get(w.store, vdi));
+	/* Forgotten is not destroyed. */
+	suspended(vm, uuid);
+	do_ok("VDI.forget", S(text_of(vm, F_VM_suspend_VDI)));
+	assert_true(image_is_there(uuid));
+	assert_int_equal(store_count(w.store, CLASS_job), 0);
+}
+
+static void test_image_of_an_absent_host(void **state)
+{
+	char vm[REF_LEN + 1], uuid[UUID_LEN + 1];
+
+	suspended(vm, uuid);
+	executor_stop(&w.h[0]);
+	do_ok("VM.hard_shutdown", S(vm));
+	world_advance(60000);
+	assert_true(image_is_there(uuid));
+	assert_int_equal(store_count(w.store, CLASS_job), 1);
+	daemon_stop(&w.h[0]);
+	daemon_start(&w.h[0]);
+	lead(0);
+	executor_start(&w.h[0]);
+	world_advance(2000);
+	assert_false(image_is_there(uuid));
+	assert_int_equal(store_count(w.store, CLASS_job), 0);
+}
+
+/* While a job of the VM is on its way nobody touches its image. */
+static void test_image_of_a_busy_vm(void **state)
+{
+	char vm[REF_LEN + 1], uuid[UUID_LEN + 1];
+	struct reply start;
+
+	suspended(vm, uuid);
+	executor_stop(&w.h[0]);
+	do_ok("VM.hard_shutdown", S(vm));
+	w.hold = "start";
+	call_at(&w.h[0], &start, "VM.start", S(vm), B(false), B(false), NULL);
+	executor_start(&w.h[0]);
+	world_advance(3000);
+	assert_non_null(w.held);
+	assert_true(image_is_there(uuid));
+	release_held();
+	world_advance(2000);
+	assert_non_null(start.result);
+	reply_clear(&start);
+	assert_false(image_is_there(uuid));
+	assert_int_equal(store_count(w.store, CLASS_job), 0);
+}
+
+static bool has_message(const char *name)
+{
+	for (struct record *m = store_first(w.store, CLASS_message); m;
+	     m = store_next(w.store, m))
+		if (value_is_str(m->fields[F_message_name], name))
+			return true;
+	return false;
+}
+
+static void test_image_that_stays(void **state)
+{
+	char vm[REF_LEN + 1], uuid[UUID_LEN + 1];
+
+	suspended(vm, uuid);
+	w.fail = "drop_image";
+	do_ok("VM.hard_shutdown", S(vm));
+	assert_state(vm, "Halted");
+	assert_true(has_message("SUSPEND_IMAGE_NOT_REMOVED"));
+	assert_int_equal(store_count(w.store, CLASS_job), 0);
+}
+
+/* A disk of a client's own making names another VM's image. */
+static void test_image_of_another(void **state)
+{
+	char vm[REF_LEN + 1], uuid[UUID_LEN + 1];
+	struct value *vdi;
+
+	suspended(vm, uuid);
+	vdi = ok("VDI.create",
+		 value_struct_of(
+			 "SR", S(text_of(text_of(vm, F_VM_suspend_VDI),
+					 F_VDI_SR)),
+			 "virtual_size", I(1 << 20), "type", S("suspend"),
+			 "sharable", B(false), "read_only", B(false),
+			 "other_config", value_map_empty(), "sm_config",
+			 value_ref(field_of(text_of(vm, F_VM_suspend_VDI),
+					    F_VDI_sm_config)), NULL));
+	do_ok("VDI.destroy", value_ref(vdi));
+	value_unref(vdi);
+	assert_int_equal(store_count(w.store, CLASS_job), 0);
+	assert_true(image_is_there(uuid));
+	do_ok("VM.resume", S(vm), B(false), B(false));
+}
+
+/* ---- memory that a balloon gives back as fast as it likes ---- */
+
+static void memory_is(const char *vm, int64_t more_kib)
+{
+	struct dom *d = dom_find(&w.h[0], text_of(vm, F_VM_uuid));
+
+	d->memory_kib = record_int(row(vm), F_VM_memory_target) / 1024 +
+			more_kib;
+	world_advance(20000);
+}
+
+#define WAIT_TARGET "VM.wait_memory_target_live"
+
+static void test_wait_for_memory(void **state)
+{
+	char vm[REF_LEN + 1];
+	struct reply r;
+
+	make_vm(vm, "balloon");
+	fails((WAIT_TARGET, S(vm)), "VM_BAD_POWER_STATE", vm, "running",
+	      "halted");
+	do_ok("VM.start", S(vm), B(false), B(false));
+	memory_is(vm, 1000);
+	do_ok(WAIT_TARGET, S(vm));
+	memory_is(vm, 1500);
+	call_at(&w.h[1], &r, WAIT_TARGET, S(vm), NULL);
+	world_advance(60000);
+	assert_null(r.result);
+	assert_null(r.error);
+	/* Nearer by less than what the row may be off otherwise. */
+	memory_is(vm, 900);
+	assert_non_null(r.result);
+	reply_clear(&r);
+	/* It goes while somebody waits. */
+	memory_is(vm, -1500);
+	call_at(&w.h[1], &r, WAIT_TARGET, S(vm), NULL);
+	do_ok("VM.hard_shutdown", S(vm));
+	world_advance(1000);
+	expect_error(&r, "VM_BAD_POWER_STATE", vm, "running", "halted", NULL);
+}
+
+static void test_wait_for_memory_ends(void **state)
+{
+	char vm[REF_LEN + 1];
+	struct value *task;
+	struct reply r;
+
+	make_vm(vm, "stubborn");
+	do_ok("VM.start", S(vm), B(false), B(false));
+	memory_is(vm, 8192);
+	call_at(&w.h[0], &r, WAIT_TARGET, S(vm), NULL);
+	world_advance(255000);
+	assert_null(r.error);
+	world_advance(2000);
+	expect_error(&r, "VM_MEMORY_TARGET_WAIT_TIMEOUT", REF_NULL, NULL);
+	task = ok("Async." WAIT_TARGET, S(vm));
+	world_advance(10000);
+	assert_text(value_str(task), F_task_status, "pending");
+	do_ok("task.cancel", value_ref(task));
+	world_advance(1000);
+	assert_text(value_str(task), F_task_status, "cancelled");
+	value_unref(task);
+	task = ok("Async." WAIT_TARGET, S(vm));
+	world_advance(258000);
+	assert_text(value_str(task), F_task_status, "failure");
+	assert_true(set_has(field_of(value_str(task), F_task_error_info),
+			    value_str(task)));
+	value_unref(task);
+}
+
+/* ---- figures that are in no row ---- */
+
+#define QUERY(name) "VM.query_data_source", S(vm), S(name)
+
+static double usage_of(const char *vm)
+{
+	struct value *v = ok(QUERY("cpu_usage"));
+	double d = v->d;
+
+	value_unref(v);
+	return d;
+}
+
+static void test_data_sources(void **state)
+{
+	char vm[REF_LEN + 1];
+	uint64_t generation;
+	struct reply r;
+	struct dom *d;
+	struct value *v;
+
+	make_vm(vm, "busy");
+	v = ok("VM.get_data_sources", S(vm));
+	assert_int_equal(v->n, 0);
+	value_unref(v);
+	fails((QUERY("cpu_usage")), "VM_BAD_POWER_STATE", vm, "running",
+	      "halted");
+	do_ok("VM.start", S(vm), B(false), B(false));
+	assert_true(isnan(usage_of(vm)));
+	d = dom_find(&w.h[0], text_of(vm, F_VM_uuid));
+	world_advance(20000);
+	assert_true(usage_of(vm) == 0);
+	generation = store_generation(w.store);
+	d->ticks += 1250;
+	world_advance(5000);
+	assert_true(usage_of(vm) == 0.25);
+	tell_state(&w.h[0]); /* at once again: no measure */
+	world_run();
+	assert_true(usage_of(vm) == 0.25);
+	assert_int_equal(store_generation(w.store), generation);
+	v = ok("VM.get_data_sources", S(vm));
+	assert_int_equal(v->n, 2);
+	assert_true(value_is_str(value_get(v->items[1], "name_label"),
+				 "memory"));
+	assert_true(value_get(v->items[1], "value")->d == 1024 * 1024);
+	value_unref(v);
+	fails((QUERY("heat")), "INVALID_VALUE", "data_source", "heat");
+	/* A domain that counts from nothing again. */
+	d->ticks = 5;
+	world_advance(5000);
+	assert_true(isnan(usage_of(vm)));
+
+	/* Another member asks the host. */
+	w.answers[0] = (struct remote_answer){ "VM.query_data_source", 0,
+					       value_float(0.5), NULL };
+	call_at(&w.h[1], &r, QUERY("cpu_usage"), NULL);
+	assert_true(r.result && r.result->d == 0.5);
+	reply_clear(&r);
+	w.answers[0].error = -EREMOTEIO;
+	w.answers[0].api_error = api_error("INVALID_VALUE", "x", NULL);
+	call_at(&w.h[1], &r, QUERY("cpu_usage"), NULL);
+	expect_error(&r, "INVALID_VALUE", "x", NULL);
+	w.answers[0].method = NULL;
+	call_at(&w.h[1], &r, QUERY("cpu_usage"), NULL);
+	expect_error(&r, "CANNOT_CONTACT_HOST", w.h[0].ref, NULL);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		one_test(test_unwanted_images_go),
+		one_test(test_image_of_an_absent_host),
+		one_test(test_image_of_a_busy_vm),
+		one_test(test_image_that_stays),
+		one_test(test_image_of_another),
+		two_test(test_wait_for_memory),
+		one_test(test_wait_for_memory_ends),
+		two_test(test_data_sources),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -115,11 +115,12 @@ def children(parent):
 
 class Viewer:
     """libvncclient behind a Unix socket, whose bytes go over a Stream. With
-    version 3 the server's offer is rewritten, so that it speaks RFB 3.3."""
+    version 3 the server's offer is rewritten, so that it speaks RFB 3.3; with
+    "any" as an option the screen may be of any size, and has no text."""
 
     numbers = itertools.count()
 
-    def __init__(self, stream, folder, version=8):
+    def __init__(self, stream, folder, version=8, options=()):
         self.stream, self.version = stream, version
         path = f"{folder}/viewer-{next(self.numbers)}"
         self.listener = socket.socket(socket.AF_UNIX)
@@ -127,7 +128,7 @@ class Viewer:
         self.listener.listen(1)
         threading.Thread(target=self.bridge, daemon=True).start()
         self.process = subprocess.Popen(
-            [BUILD / "tests/console/rfb_view", path], stdin=subprocess.PIPE,
+            [BUILD / "tests/console/rfb_view", path, *options], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, text=True, bufsize=1)
         self.said = queue.Queue()
         self.reader = threading.Thread(target=self.listen, daemon=True)

@@ -32,6 +32,10 @@ mktemp date dd xenstore-ls xenstore-read xenstore-write xenstore-rm xenstore-lis
 xenstore-exists xenstore-watch xenstore-chmod""".split()
 XEN_PROGRAMS = """xl xenstored xenconsoled xenconsole xen-init-dom0
 libxl-save-helper xenstore-control""".split()
+HVM_PROGRAMS = ["/usr/libexec/xen-qemu-system-i386"]
+HVM_FILES = """usr/share/seabios/bios-256k.bin usr/share/seabios/vgabios-*.bin
+usr/share/qemu/keymaps/en-us usr/share/qemu/kvmvapic.bin
+usr/lib/ipxe/qemu/efi-rtl8139.rom""".split()
 PROJECT_PROGRAMS = "xenpoold xenpool-executor xenpool-vncterm xenpoolctl".split()
 
 # Of a host's daemons: two logs (the one of the pool it left, too), their rows
@@ -127,6 +131,21 @@ class Root:
 
     def drop(self, path):
         self.nodes.pop(self.place(path), None)
+
+    def files(self):
+        return [(path, mode, data) for path, (mode, data) in sorted(self.nodes.items())
+                if stat.S_ISREG(mode)]
+
+    def unpack(self, folder):
+        for path, mode, data in self.files():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(data)
+            (folder / path).chmod(stat.S_IMODE(mode))
+
+    def refer(self, other, folder):
+        """Links to the files that only the other has, and that are in a folder."""
+        for path, _, _ in other.files():
+            self.link(path, f"{folder}/{path}")
 
     def write(self, file):
         """An uncompressed archive of the form `newc`: the kernel unpacks it
@@ -258,7 +277,19 @@ def stripped(path):
     return data
 
 
-def dom0(build, unpacked):
+def hvm():
+    """What HVM guests need besides: on the data disk and not in dom0's memory."""
+    root = Root()
+    for path in HVM_PROGRAMS:
+        root.program(path)
+    root.copy(xen_folder().parent / "boot/hvmloader")
+    for pattern in HVM_FILES:
+        for path in sorted(pathlib.Path("/").glob(pattern)):
+            root.copy(path)
+    return root
+
+
+def dom0(build, unpacked, hvm):
     root = Root()
     for name in DOM0_PROGRAMS:
         root.named(name)
@@ -279,9 +310,11 @@ def dom0(build, unpacked):
     unpacked.put_modules(root, "dom0")
     root.text("/etc/xen/xl.conf", XL_CONF)
     root.text("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"
-              "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n")
+              "nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"
+              "xen-qemuuser-range-base:x:131072:65534::/nonexistent:/bin/false\n")
     root.text("/etc/group", "root:x:0:\nnogroup:x:65534:\n")
     root.text("/etc/hosts", "127.0.0.1 localhost\n")
+    root.refer(hvm, "/data/hvm")
     root.text("/init", (HERE / "dom0-init").read_text(), 0o755)
     root.text("/usr/sbin/lab-agent", (HERE / "dom0-agent").read_text(), 0o755)
     return root
@@ -301,15 +334,24 @@ def guest(unpacked):
     return root
 
 
+def boot_sector(folder):
+    """hvm-guest.S as a disk of its own."""
+    part, disk = folder / "hvm.o", folder / "hvm.img"
+    output("as", "--32", "-o", part, HERE / "hvm-guest.S")
+    output("ld", "-m", "elf_i386", "-Ttext=0x7c00", "--oformat=binary", "-o", disk, part)
+    os.truncate(disk, 1 << 20)
+    return disk
+
+
 class Images:
-    """Paths of what the machines boot: xen, kernel, dom0, guest; a disk is
-    made for each machine."""
+    """Paths of what the machines boot: xen, kernel, dom0, guest; of the disk
+    that each gets a copy of; and of an HVM guest's disk."""
 
     def __init__(self, folder, build, cache):
         self.folder = pathlib.Path(folder)
         self.xen, self.kernel, self.dom0, self.guest, self.disk = (
             self.folder / n for n in ("xen", "vmlinux", "dom0.cpio", "guest.cpio",
-                                      "empty.img"))
+                                      "data.img"))
         begin = time.monotonic()
         missing = [p for p in packages("lab") if subprocess.run(
             ["dpkg", "-s", p], capture_output=True).returncode]
@@ -320,10 +362,14 @@ class Images:
         unpacked = Packages(pathlib.Path(cache))
         self.xen.write_bytes(unpacked.hypervisor)
         self.kernel.write_bytes(unpacked.kernel)
-        dom0(pathlib.Path(build), unpacked).write(self.dom0)
+        model = hvm()
+        model.unpack(self.folder / "data/hvm")
+        dom0(pathlib.Path(build), unpacked, model).write(self.dom0)
         guest(unpacked).write(self.guest)
+        self.hvm_guest = boot_sector(self.folder)
         with open(self.disk, "wb") as f:
             f.truncate(DISK)
-        output("/sbin/mke2fs", "-q", "-F", "-t", "ext4", self.disk)
+        output("/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-d", self.folder / "data",
+               self.disk)
         self.versions = unpacked.names
         self.seconds = time.monotonic() - begin

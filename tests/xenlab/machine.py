@@ -90,7 +90,9 @@ class Machine:
         for i in (0, 1):
             with open(self.share / f"guest/disk{i}.img", "wb") as f:
                 f.truncate(DRIVE)
-        shutil.copy(images.disk, self.folder / "data.img")
+        shutil.copy(images.hvm_guest, self.share / "guest/hvm.img")
+        subprocess.run(["cp", "--sparse=always", images.disk,
+                        self.folder / "data.img"], check=True)
         for i in (1, 2):
             (self.folder.parent / f"cable{i}-{self.number}").unlink(missing_ok=True)
         self.started = time.monotonic()

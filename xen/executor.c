@@ -557,6 +557,7 @@ static int backend_open(struct executor *e)
 		.state_dir = e->o->state_dir,
 		.host_uuid = e->o->host_uuid,
 		.migrate_address = e->o->migrate_address,
+		.dm_root = e->o->dm_root,
 		.cert = e->o->cert,
 		.key = e->o->key,
 		.trust = e->o->trust,

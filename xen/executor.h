@@ -17,6 +17,7 @@ struct executor_options {
 	const char *host_uuid;    /* "": any daemon's */
 	const char *migrate_address;
 	const char *cert, *key, *trust; /* "": no migrations on real Xen */
+	bool dm_root; /* real Xen's device models run as root */
 	const struct xen_ops *ops;
 	uint64_t memory_mib;
 	uint32_t cpus;

@@ -56,6 +56,11 @@ static const char help_text[] =
 	"                           and server.key\n"
 	"  --trust FILE             the daemon's members.json: whom a\n"
 	"                           migration may come from or go to\n"
+	"and\n"
+	"  --device-model root      HVM guests' QEMU keeps all rights of root:\n"
+	"                           for guests with disks in qcow2 or VHD\n"
+	"                           files, or that shall be migrated\n"
+	"                           (default: restricted)\n"
 	"\n"
 	"For --backend=sim:\n"
 	"  --memory-mib N           memory of the host (default: 16384)\n"
@@ -181,6 +186,14 @@ static int set_trust(struct settings *s, const char *arg)
 	return 0;
 }
 
+static int set_device_model(struct settings *s, const char *arg)
+{
+	s->o.dm_root = !strcmp(arg, "root");
+	if (!s->o.dm_root && strcmp(arg, "restricted") != 0)
+		return usage("--device-model", "restricted or root");
+	return 0;
+}
+
 static int set_workers(struct settings *s, const char *arg)
 {
 	int64_t i;
@@ -257,6 +270,7 @@ static const struct setting {
 	{ "cert", required_argument, set_cert },
 	{ "key", required_argument, set_key },
 	{ "trust", required_argument, set_trust },
+	{ "device-model", required_argument, set_device_model },
 	{ "workers", required_argument, set_workers },
 	{ "memory-mib", required_argument, set_memory },
 	{ "cpus", required_argument, set_cpus },

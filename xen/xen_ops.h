@@ -45,6 +45,7 @@ struct xen_options {
 	/* xen: this host's certificate and key (PEM), and the daemon's list of
 	 * members, for migrations; "" when not told */
 	const char *cert, *key, *trust;
+	bool dm_root;                /* xen: device models run as root */
 	uint64_t memory_bytes;       /* sim */
 	uint32_t cpus;               /* sim */
 	bool reboot;                 /* sim: the host has just been restarted */

@@ -171,13 +171,14 @@ static bool may_have_left(const struct xen_call *c)
 	       !strcmp(code, "TASK_CANCELLED") || !*code;
 }
 
-static int build_worker(struct xen_call *c, const struct xl_build *b,
-		     uint32_t *ret_domid)
+static int build_worker(struct xl *x, struct xen_call *c,
+			const struct xl_build *b, uint32_t *ret_domid)
 {
 	_cleanup_(value_unrefp) struct value *result = NULL;
 	struct value *request = value_struct_of(
 		"config", value_ref(b->cfg->source),
 		"paused", value_bool(b->paused),
+		"dm_root", value_bool(x->dm_root),
 		"discard", value_bool(b->discard), NULL);
 	int r = xl_run(c, "start", request, &b->fd, b->fd >= 0,
 		       build_patience(b->cfg), &result);
@@ -203,7 +204,7 @@ int xl_build_run(struct xl *x, struct xen_call *c, struct xl_vm *v,
 	if (r < 0)
 		return r;
 	b->discard = b->discard || half;
-	r = build_worker(c, b, ret_domid);
+	r = build_worker(x, c, b, ret_domid);
 	if (r == 0 || !may_have_left(c) || clear_away(c) == 0)
 		xl_phase_set(x, v, XL_HOME);
 	return r;
@@ -441,6 +442,7 @@ static int do_open(const struct xen_options *o, struct xen **ret)
 	x->cert = xstrdup(o->cert);
 	x->key = xstrdup(o->key);
 	x->trust = xstrdup(o->trust);
+	x->dm_root = o->dm_root;
 	list_init(&x->receives);
 	x->event = o->event;
 	x->guest = o->guest;

@@ -88,6 +88,7 @@ struct xl {
 	char host_uuid[UUID_LEN + 1];
 	char migrate_address[64];
 	char *cert, *key, *trust; /* "" when there are none */
+	bool dm_root;
 	void (*event)(void *data, const struct xen_event *ev);
 	void (*guest)(void *data, const char *vm, uint32_t domid,
 		      struct value *metrics);

@@ -7,6 +7,7 @@
 /* What is being made, and its first complaint. */
 struct making {
 	const struct domain_config *c;
+	bool dm_root;
 	libxl_domain_config *ret;
 	const char *key; /* of platform, while its setter runs */
 	char *reason;
@@ -323,10 +324,15 @@ static void make_hvm(struct making *m)
 	else
 		refuse(m, "hvm_boot:firmware", firmware,
 		       "is not bios or uefi");
-	/* Not to the network: the console server carries it further. */
+	b->device_model_version = LIBXL_DEVICE_MODEL_VERSION_QEMU_XEN;
+	/* Its own user, an empty root folder, no privileges, and the hypervisor
+	 * for this one domain only. */
+	libxl_defbool_set(&b->dm_restrict, !m->dm_root);
+	/* No port: whoever is on this host, and another guest's QEMU first of
+	 * all, could connect to it. */
 	libxl_defbool_set(&b->u.hvm.vnc.enable, true);
-	libxl_defbool_set(&b->u.hvm.vnc.findunused, true);
-	b->u.hvm.vnc.listen = xstrdup("127.0.0.1");
+	libxl_defbool_set(&b->u.hvm.vnc.findunused, false);
+	b->u.hvm.vnc.listen = xasprintf("unix:" XL_VNC_DIR "/%s", m->c->uuid);
 	libxl_defbool_set(&b->u.hvm.sdl.enable, false);
 	libxl_defbool_set(&b->u.hvm.spice.enable, false);
 }
@@ -395,6 +401,18 @@ void xl_config_disk(enum domain_type type, const struct domain_disk *d,
 	ret->readwrite = !d->readonly;
 	ret->is_cdrom = d->cdrom;
 	ret->removable = d->cdrom;
+	/* QEMU is given the loop device that the script makes, not the file: it
+	 * may write no file beyond 256 KiB. */
+	if (type == DOMAIN_HVM && !d->cdrom && d->format == DISK_RAW)
+		ret->script = xstrdup("block");
+}
+
+const char *xl_config_disk_problem(const struct domain_disk *d)
+{
+	if (!d->cdrom && d->format != DISK_RAW)
+		return "is not raw, and QEMU without root's rights cannot "
+		       "write it";
+	return NULL;
 }
 
 void xl_config_nic(enum domain_type type, const struct domain_vif *v,
@@ -414,10 +432,28 @@ void xl_config_nic(enum domain_type type, const struct domain_vif *v,
 					     : LIBXL_NIC_TYPE_VIF;
 }
 
+/* What libxl or QEMU would find out half-way, or not at all. */
+static void check_disks(struct making *m)
+{
+	for (size_t i = 0; i < m->c->n_disks; i++) {
+		const struct domain_disk *d = &m->c->disks[i];
+		const char *why = NULL;
+
+		if (!m->dm_root)
+			why = xl_config_disk_problem(d);
+		if (d->readonly && !d->cdrom && d->number < 4)
+			why = "is read-only, and an emulated disk cannot be";
+		if (why)
+			refuse(m, "disks", d->path, why);
+	}
+}
+
 static void make_devices(struct making *m)
 {
 	const struct domain_config *c = m->c;
 
+	if (c->type == DOMAIN_HVM)
+		check_disks(m);
 	m->ret->disks = xcalloc(c->n_disks + 1, sizeof(*m->ret->disks));
 	for (size_t i = 0; i < c->n_disks; i++) {
 		/* What libxl cannot do, it would find out half-way. */
@@ -433,11 +469,11 @@ static void make_devices(struct making *m)
 			      &m->ret->nics[m->ret->num_nics++]);
 }
 
-bool xl_config_make(const struct domain_config *c, libxl_domain_config *ret,
-		    char *reason, size_t reason_size)
+bool xl_config_make(const struct domain_config *c, bool dm_root,
+		    libxl_domain_config *ret, char *reason, size_t reason_size)
 {
-	struct making m = { .c = c, .ret = ret, .reason = reason,
-			    .size = reason_size };
+	struct making m = { .c = c, .dm_root = dm_root, .ret = ret,
+			    .reason = reason, .size = reason_size };
 
 	libxl_domain_config_init(ret);
 	make_general(&m);

@@ -1,17 +1,17 @@
 /* Consoles of the real Xen: a process asks libxl where a domain's console is,
  * the executor opens it. Text is on a pty that xenconsoled holds (xenstore:
- * console/tty); a guest with a device model has that one's VNC server on
- * loopback (console/vnc-port). The host's own console is a login on a new pty.
+ * console/tty); a guest with a device model has that one's VNC server on a Unix
+ * socket in a folder that only root enters. The host's own console is a login on a new pty.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <pty.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -26,7 +26,7 @@ static void no_progress(struct xen_call *c, double fraction)
 {
 }
 
-/* The worker's answer: {domid, tty, vnc_port, name}. */
+/* The worker's answer: {domid, tty, vnc}. */
 static int ask(const char *vm, struct value **ret)
 {
 	struct xen_call c = { .vm = vm, .abort_fd = -1,
@@ -69,18 +69,15 @@ static int open_tty(const char *path)
 	return fd;
 }
 
-static int open_vnc(int64_t port)
+static int open_vnc(const char *path)
 {
-	struct sockaddr_in sin = {
-		.sin_family = AF_INET,
-		.sin_port = htons((uint16_t)port),
-		.sin_addr = { htonl(INADDR_LOOPBACK) },
-	};
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), r;
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), r;
 
 	if (fd < 0)
 		return -errno;
-	if (connect(fd, (struct sockaddr *)&sin, sizeof(sin)) < 0) {
+	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", path);
+	if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0) {
 		r = -errno;
 		close(fd);
 		return r;
@@ -120,14 +117,14 @@ static int open_login(void)
 static int open_domain(const struct value *where, int64_t served,
 		       struct xen_console *ret)
 {
-	int64_t port = value_get_int(where, "vnc_port", 0);
+	const char *vnc = value_get_str(where, "vnc");
 	const char *tty = value_get_str(where, "tty");
 
 	ret->domid = (uint32_t)value_get_int(where, "domid", 0);
 	snprintf(ret->title, sizeof(ret->title), "domain %u", ret->domid);
-	if (port > 0 && port < 65536) {
+	if (*vnc) {
 		ret->kind = XEN_CONSOLE_RFB;
-		ret->fd = open_vnc(port);
+		ret->fd = open_vnc(vnc);
 		return MIN(ret->fd, 0);
 	}
 	if (served == ret->domid)

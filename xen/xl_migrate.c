@@ -216,6 +216,7 @@ static int receive_begin(struct xl *x, struct xen_call *c,
 		"op", value_stringz("receive"), "vm", value_stringz(c->vm),
 		"config", value_ref(cfg->source), "paused", value_bool(true),
 		"discard", value_bool(true),
+		"dm_root", value_bool(x->dm_root),
 		"address", value_stringz(x->migrate_address),
 		"token", value_stringz(r->ticket.token),
 		"destination", value_stringz(x->host_uuid), NULL);

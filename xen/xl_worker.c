@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "xen/domain_config.h"
 #include "xen/xl.h"
+#include "xen/xl_config.h"
 #include "xen/xs_watch.h"
 
 /* ---- libxl's log ---- */
@@ -159,12 +160,49 @@ libxl_domain_type xl_type_of(struct xl_worker *w, uint32_t domid)
 	return type;
 }
 
+int xl_fail_unmovable(struct xl_worker *w)
+{
+	return xl_fail(w, "VM_NON_SUSPENDABLE", w->vm,
+		       "its QEMU runs without root's rights and would not get "
+		       "its disks again (the executor's --device-model)");
+}
+
+int xl_check_movable(struct xl_worker *w, uint32_t domid)
+{
+	return xl_is_restricted(w, domid) ? xl_fail_unmovable(w) : 0;
+}
+
+bool xl_is_restricted(struct xl_worker *w, uint32_t domid)
+{
+	libxl_domain_config cfg;
+	bool restricted;
+
+	if (xl_type_of(w, domid) != LIBXL_DOMAIN_TYPE_HVM)
+		return false;
+	libxl_domain_config_init(&cfg);
+	/* What cannot be known is not risked. */
+	restricted = libxl_retrieve_domain_configuration(w->ctx, domid, &cfg,
+							 NULL) ||
+		     libxl_defbool_is_default(cfg.b_info.dm_restrict) ||
+		     libxl_defbool_val(cfg.b_info.dm_restrict);
+	libxl_domain_config_dispose(&cfg);
+	return restricted;
+}
+
+char *xl_vnc_path(const struct xl_worker *w)
+{
+	return xasprintf(XL_VNC_DIR "/%s", w->vm);
+}
+
 int xl_destroy(struct xl_worker *w, uint32_t domid)
 {
+	_cleanup_(freep) char *vnc = xl_vnc_path(w);
 	int rc = libxl_domain_destroy(w->ctx, domid, NULL);
 
-	if (rc == 0 || rc == ERROR_DOMAIN_NOTFOUND)
+	if (rc == 0 || rc == ERROR_DOMAIN_NOTFOUND) {
+		unlink(vnc); /* its owner could not */
 		return 0;
+	}
 	return xl_fail_libxl(w, "destroy the domain", rc);
 }
 

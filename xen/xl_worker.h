@@ -34,12 +34,20 @@ int xl_fail_state(struct xl_worker *w, const char *expected, enum xl_look is);
 /* This VM's domain; those that Xen is clearing away do not count. ret may be
  * NULL. */
 enum xl_look xl_look(struct xl_worker *w, uint32_t *ret_domid);
+/* Has it a QEMU, and one without rights? */
+bool xl_is_restricted(struct xl_worker *w, uint32_t domid);
+/* Such a guest cannot be saved or moved: when it is to go on, QEMU opens its
+ * disks anew, by their names. 0 for others. */
+int xl_check_movable(struct xl_worker *w, uint32_t domid);
+int xl_fail_unmovable(struct xl_worker *w);
 libxl_domain_type xl_type_of(struct xl_worker *w, uint32_t domid);
 bool xl_flag(const struct xl_worker *w, const char *name);
 int64_t xl_number(const struct xl_worker *w, const char *name);
 /* Result: {domid}. */
 void xl_result_domid(struct xl_worker *w, uint32_t domid);
 void xl_tell_progress(struct xl_worker *w, double fraction);
+/* Where its QEMU's VNC server is, the caller's to free. */
+char *xl_vnc_path(const struct xl_worker *w);
 int xl_destroy(struct xl_worker *w, uint32_t domid);
 /* xl_worker_build.c: start and restore */
 int xl_op_start(struct xl_worker *w);

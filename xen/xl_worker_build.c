@@ -1,5 +1,9 @@
+#include <errno.h>
 #include <inttypes.h>
+#include <pwd.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "xen/xl_config.h"
@@ -23,6 +27,32 @@ static int fail_memory(struct xl_worker *w, uint64_t needed_kib,
 	return xl_fail(w, "HOST_NOT_ENOUGH_FREE_MEMORY", needed, available);
 }
 
+static int make_vnc_dir(void)
+{
+	if (mkdir(XL_VNC_DIR, 0700) == 0)
+		return 0;
+	return errno == EEXIST ? 0 : -errno;
+}
+
+/* Of what the device model needs libxl would miss some when the memory of the
+ * guest is filled already. */
+static int check_model(struct xl_worker *w)
+{
+	bool saved = w->n_fds > 0 || !strcmp(w->op, "receive");
+	int r = make_vnc_dir();
+
+	if (r < 0)
+		return xl_fail(w, "INTERNAL_ERROR", XL_VNC_DIR, strerror(-r));
+	if (xl_flag(w, "dm_root"))
+		return 0;
+	if (!getpwnam(XL_DM_USER))
+		return xl_fail(w, "INTERNAL_ERROR",
+			       "no user " XL_DM_USER " on this host, as whom "
+			       "HVM guests' QEMU would run (man "
+			       "xenpool-executor, --device-model)");
+	return saved ? xl_fail_unmovable(w) : 0;
+}
+
 static int read_config(struct building *b)
 {
 	char reason[160];
@@ -30,9 +60,10 @@ static int read_config(struct building *b)
 
 	b->cfg = domain_config_parse(value_get(w->request, "config"), reason,
 				     sizeof(reason));
-	if (!b->cfg || !xl_config_make(b->cfg, &b->xl, reason, sizeof(reason)))
+	if (!b->cfg || !xl_config_make(b->cfg, xl_flag(w, "dm_root"), &b->xl,
+				       reason, sizeof(reason)))
 		return xl_fail(w, "INVALID_VALUE", "config", reason);
-	return 0;
+	return b->cfg->type == DOMAIN_HVM ? check_model(w) : 0;
 }
 
 /* 0, also when it cannot be known: the build itself will find out. */

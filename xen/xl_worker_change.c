@@ -53,6 +53,7 @@ static bool find_disk(struct changing *g, uint32_t number,
 
 static int plug_disk(struct changing *g)
 {
+	const char *why = xl_config_disk_problem(&g->c.disk);
 	libxl_device_disk disk;
 	int rc;
 
@@ -63,6 +64,8 @@ static int plug_disk(struct changing *g)
 		libxl_device_disk_dispose(&disk);
 		return 0;
 	}
+	if (why && xl_is_restricted(g->w, g->domid))
+		return xl_fail(g->w, "INVALID_VALUE", "disk", why);
 	xl_config_disk(g->type, &g->c.disk, &disk);
 	rc = libxl_device_disk_add(g->w->ctx, g->domid, &disk, NULL);
 	libxl_device_disk_dispose(&disk);

@@ -283,7 +283,9 @@ int xl_op_send(struct xl_worker *w)
 
 	if (look != XL_RUNNING)
 		return xl_fail_state(w, "running", look);
-	rc = check_live(w, domid);
+	rc = xl_check_movable(w, domid);
+	if (rc == 0)
+		rc = check_live(w, domid);
 	if (rc == 0)
 		rc = introduce(w, &t);
 	if (rc == 0)

@@ -106,7 +106,9 @@ int xl_op_suspend(struct xl_worker *w)
 
 	if (look != XL_RUNNING || w->n_fds != 1)
 		return xl_fail_state(w, "running", look);
-	rc = write_head(w, domid);
+	rc = xl_check_movable(w, domid);
+	if (rc == 0)
+		rc = write_head(w, domid);
 	if (rc == 0)
 		rc = write_guest(w, domid);
 	if (rc != 0)

@@ -24,6 +24,9 @@ static struct value *parse_json(const char *text)
 	return v;
 }
 
+/* As the executor's option has it. */
+static bool dm_root;
+
 /* The caller's; NULL and a reason when it is refused. */
 static char *convert(const char *text, char *reason, size_t size)
 {
@@ -35,7 +38,7 @@ static char *convert(const char *text, char *reason, size_t size)
 
 	if (!c)
 		return NULL;
-	if (xl_config_make(c, &d, reason, size)) {
+	if (xl_config_make(c, dm_root, &d, reason, size)) {
 		json = libxl_domain_config_to_json(NULL, &d);
 		assert_non_null(json);
 	}
@@ -237,6 +240,30 @@ static void test_devices(void **state)
 			  "\"readonly\": true"));
 }
 
+/* What needs QEMU to write files only QEMU as root gets. */
+static void test_model_without_rights(void **state)
+{
+	static const char qcow2[] =
+		DISK("\"path\": \"/a\", \"format\": \"qcow2\"");
+	static const char readonly[] =
+		DISK("\"path\": \"/a\", \"readonly\": true");
+	_cleanup_(freep) char *text = with("hvm", "\"vcpus_max\": 1");
+	_cleanup_(freep) char *json = NULL;
+	char reason[160] = "";
+
+	refused("hvm", qcow2, "root's rights");
+	refused("hvm", readonly, "read-only");
+	taken("pvh", "\"kernel\": \"/k\", " DISK("\"path\": \"/a\", "
+						  "\"format\": \"qcow2\""));
+	dm_root = true;
+	taken("hvm", qcow2);
+	refused("hvm", readonly, "read-only");
+	json = convert(text, reason, sizeof(reason));
+	dm_root = false;
+	assert_non_null(json);
+	assert_non_null(strstr(json, "\"dm_restrict\": \"False\""));
+}
+
 static void test_memory_in_whole_mib(void **state)
 {
 	char reason[160] = "";
@@ -277,6 +304,7 @@ int main(void)
 		cmocka_unit_test(test_boot),
 		cmocka_unit_test(test_xenstore_keys),
 		cmocka_unit_test(test_devices),
+		cmocka_unit_test(test_model_without_rights),
 		cmocka_unit_test(test_memory_in_whole_mib),
 		cmocka_unit_test(test_disk_names),
 	};

@@ -22,6 +22,7 @@
 #include "xen/consoles.h"
 #include "xen/guests.h"
 #include "xen/jobs.h"
+#include "xen/looker.h"
 #include "xen/message.h"
 
 #define STATE_EVERY_MS 5000
@@ -29,6 +30,8 @@
 #define HELLO_MS 5000
 /* Guests' own deeds waiting for a slow daemon; the state tells the rest. */
 #define MAX_EVENTS 256
+/* Looks at the domains that results overtook, before results wait for one. */
+#define MAX_TOO_OLD 4
 /* Packets read or written before the others have their turn. */
 #define BURST 64
 
@@ -38,6 +41,7 @@ struct executor {
 	struct jobs *jobs;
 	struct consoles *consoles;
 	struct guests *guests;
+	struct looker *looker;
 	int lock_fd, listen_fd, signal_fd, wake_fd;
 	bool stop;
 
@@ -46,6 +50,8 @@ struct executor {
 	bool greeted;
 	bool full; /* its socket takes no more for now */
 	bool state_due;
+	uint64_t told; /* counts what makes a look at the domains too old */
+	unsigned too_old; /* looks in a row that were */
 	int64_t state_at, hello_by;
 	char *packet; /* EXEC_MAX_MESSAGE + 1 bytes */
 
@@ -216,42 +222,47 @@ static struct value *host_value(const struct executor *e,
 		"dom0_vcpus", value_int(h->dom0_vcpus), NULL);
 }
 
-static struct value *state_value(struct executor *e)
-{
-	_cleanup_(freep) struct xen_domain *domains = NULL;
-	struct value *set;
-	struct xen_host host;
-	size_t n;
-	int r = e->o->ops->list(e->xen, &domains, &n);
-
-	if (r == 0)
-		r = e->o->ops->host(e->xen, &host);
-	if (r < 0) {
-		log_error("cannot ask the hypervisor: %s", strerror(-r));
-		return NULL;
-	}
-	guests_keep(e->guests, domains, n);
-	set = value_set_new(n);
-	for (size_t i = 0; i < n; i++)
-		set->items[i] = domain_value(&domains[i]);
-	return value_struct_of("type", value_stringz("state"),
-			       "boot_id", value_stringz(host.boot_id),
-			       "domains", set, "host", host_value(e, &host),
-			       NULL);
-}
-
-static bool send_state(struct executor *e)
+static void send_look(struct executor *e, const struct look *look)
 {
 	_cleanup_(value_unrefp) struct value *v = NULL;
+	struct value *set;
+
+	guests_keep(e->guests, look->domains, look->n);
+	set = value_set_new(look->n);
+	for (size_t i = 0; i < look->n; i++)
+		set->items[i] = domain_value(&look->domains[i]);
+	v = value_struct_of("type", value_stringz("state"),
+			    "boot_id", value_stringz(look->host.boot_id),
+			    "domains", set, "host",
+			    host_value(e, &look->host), NULL);
+	e->state_due = !packet_send(e, v);
+}
+
+/* The daemon takes a state for newer than all that it was told before it: what
+ * was seen before the last of that, or before it asked, does not go. */
+static bool send_state(struct executor *e)
+{
+	struct look look;
 
 	if (!e->state_due)
 		return false;
-	v = state_value(e);
-	if (v && !packet_send(e, v))
+	if (!looker_take(e->looker, &look)) {
+		looker_ask(e->looker, e->told);
 		return false;
-	e->state_due = false;
-	e->state_at = env_mono_ms() + STATE_EVERY_MS;
-	return true;
+	}
+	if (look.error < 0) {
+		log_error("cannot ask the hypervisor: %s",
+			  strerror(-look.error));
+		e->state_due = false;
+	} else if (look.stamp == e->told) {
+		e->too_old = 0;
+		send_look(e, &look);
+	} else {
+		e->too_old++;
+		looker_ask(e->looker, e->told);
+	}
+	free(look.domains);
+	return !e->state_due;
 }
 
 static bool send_event(struct executor *e)
@@ -273,6 +284,7 @@ static bool send_event(struct executor *e)
 	/* Only this thread takes events away. */
 	if (!v || !packet_send(e, v))
 		return false;
+	e->told++;
 	pthread_mutex_lock(&e->events_lock);
 	if (e->n_events > 0) {
 		memmove(e->events, e->events + 1,
@@ -289,6 +301,7 @@ static bool send_done(struct executor *e)
 
 	if (!v || !packet_send(e, v))
 		return false;
+	e->told++;
 	jobs_told(e->jobs, v);
 	return true;
 }
@@ -321,11 +334,22 @@ static bool send_guest(struct executor *e)
 	return true;
 }
 
+/* A busy host gets its states told too, however slowly Xen answers. */
+static bool waits_for_state(const struct executor *e)
+{
+	return e->state_due && e->too_old >= MAX_TOO_OLD;
+}
+
+static bool may_tell(const struct executor *e)
+{
+	return !e->full && e->conn >= 0 && !waits_for_state(e);
+}
+
 /* True when there may be more. */
 static bool pump_one(struct executor *e)
 {
-	return send_state(e) || (!e->full && e->conn >= 0 && send_event(e)) ||
-	       (!e->full && e->conn >= 0 && send_done(e)) ||
+	return send_state(e) || (may_tell(e) && send_event(e)) ||
+	       (may_tell(e) && send_done(e)) ||
 	       (!e->full && e->conn >= 0 && send_console(e)) ||
 	       (!e->full && e->conn >= 0 && send_progress(e)) ||
 	       (!e->full && e->conn >= 0 && send_guest(e));
@@ -344,6 +368,14 @@ static void pump(struct executor *e)
 
 /* ---- packets in ---- */
 
+/* One that begins from now on. */
+static void state_wanted(struct executor *e)
+{
+	e->told++;
+	e->state_due = true;
+	e->state_at = env_mono_ms() + STATE_EVERY_MS;
+}
+
 static void on_hello(struct executor *e, const struct value *v)
 {
 	char host[UUID_LEN + 1];
@@ -359,7 +391,7 @@ static void on_hello(struct executor *e, const struct value *v)
 	}
 	log_info("daemon of host %s is here", host);
 	e->greeted = true;
-	e->state_due = true;
+	state_wanted(e);
 	guests_again(e->guests);
 	events_listen(e, true);
 }
@@ -383,7 +415,7 @@ static void on_console(struct executor *e, const struct value *v)
 
 static void on_list(struct executor *e, const struct value *v)
 {
-	e->state_due = true;
+	state_wanted(e);
 }
 
 static const struct {
@@ -594,6 +626,8 @@ static int backend_open(struct executor *e)
 	r = jobs_start(&j, &e->jobs);
 	if (r == 0)
 		r = consoles_start(&c, &e->consoles);
+	if (r == 0)
+		r = looker_start(e->o->ops, e->xen, wake, e, &e->looker);
 	return r < 0 ? fail_with("cannot start", "workers", r) : 0;
 }
 
@@ -629,6 +663,8 @@ static void executor_close(struct executor *e)
 		jobs_stop(e->jobs);
 	if (e->consoles)
 		consoles_stop(e->consoles);
+	if (e->looker)
+		looker_stop(e->looker);
 	if (e->xen)
 		e->o->ops->close(e->xen);
 	guests_free(e->guests);
@@ -671,10 +707,12 @@ static void check_clock(struct executor *e)
 {
 	if (e->conn < 0 || env_mono_ms() < next_deadline(e))
 		return;
-	if (e->greeted)
-		e->state_due = true;
-	else
+	if (!e->greeted) {
 		conn_drop(e, "no hello");
+		return;
+	}
+	e->state_due = true;
+	e->state_at = env_mono_ms() + STATE_EVERY_MS;
 }
 
 static void handle(struct executor *e, const struct pollfd *p)

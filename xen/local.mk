@@ -10,6 +10,7 @@ xen_libexecutor_a_SOURCES = \
 	xen/consoles.c xen/consoles.h \
 	xen/domain_config.c xen/domain_config.h \
 	xen/executor.c xen/executor.h \
+	xen/looker.c xen/looker.h \
 	xen/fences.c xen/fences.h \
 	xen/files.c xen/files.h \
 	xen/guest_pace.c xen/guest_pace.h \

@@ -106,7 +106,8 @@
  *   readonly:bool, cdrom:bool}   in the order in which a bootloader looks
  * vif: {number, mac, bridge, mtu}
  * The simulated Xen reads other_config keys "sim:start_ms", "sim:shutdown_ms",
- * "sim:migrate_ms" (delays), "sim:fail" (a verb that fails with
+ * "sim:migrate_ms" (delays), "sim:list_ms" (that it takes to list the domains
+ * while this one is there), "sim:fail" (a verb that fails with
  * INTERNAL_ERROR), "sim:ignore_shutdown" (a guest that never answers, nor lets
  * go of a device), and
  * "sim:guest" (agent, none, or flood: 8000 nodes of 2 KiB that change always),

@@ -80,6 +80,7 @@ bool sim_script_parse(struct xen_call *c, const struct domain_config *cfg,
 			 &ret->shutdown_ms) &&
 	       script_ms(c, cfg, "sim:migrate_ms", DEFAULT_MIGRATE_MS,
 			 &ret->migrate_ms) &&
+	       script_ms(c, cfg, "sim:list_ms", 0, &ret->list_ms) &&
 	       script_event(c, cfg, ret);
 }
 
@@ -561,6 +562,7 @@ static void describe(struct sim *s, const struct sim_domain *d,
 static int sim_list(struct xen *x, struct xen_domain **ret, size_t *ret_n)
 {
 	struct sim *s = sim_of(x);
+	uint32_t ms = 0;
 	size_t n = 0;
 
 	pthread_mutex_lock(&s->lock);
@@ -568,10 +570,13 @@ static int sim_list(struct xen *x, struct xen_domain **ret, size_t *ret_n)
 	list_for_each(l, &s->domains) {
 		struct sim_domain *d = list_entry(l, struct sim_domain, link);
 
+		ms = MAX(ms, d->script.list_ms);
 		if (d->state != SIM_BUILDING)
 			describe(s, d, &(*ret)[n++]);
 	}
 	pthread_mutex_unlock(&s->lock);
+	if (ms > 0)
+		poll(NULL, 0, (int)ms);
 	*ret_n = n;
 	return 0;
 }

@@ -54,6 +54,7 @@ enum sim_guest_kind { SIM_GUEST_AGENT, SIM_GUEST_SILENT, SIM_GUEST_FLOOD };
 /* What other_config asks of the guest ("sim:..." keys, see protocol.h). */
 struct sim_script {
 	uint32_t start_ms, shutdown_ms, migrate_ms;
+	uint32_t list_ms; /* that a look at the domains takes */
 	char fail[32]; /* verb, "" for none */
 	bool ignore_shutdown;
 	enum xen_event_kind event; /* event_ms > 0: after that much running */

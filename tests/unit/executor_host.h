@@ -323,14 +323,20 @@ static const struct value *job_bad(struct host *h, const char *verb,
 
 /* ---- state ---- */
 
-static const struct value *state_now(struct host *h)
+static void list_send(struct host *h)
 {
 	_cleanup_(value_unrefp) struct value *v =
 		value_struct_of("type", value_stringz("list"), NULL);
+
+	assert_int_equal(exec_client_send(h->client, v), 0);
+}
+
+static const struct value *state_now(struct host *h)
+{
 	int64_t until = env_mono_ms() + PATIENCE_MS;
 	size_t before = h->n_states;
 
-	assert_int_equal(exec_client_send(h->client, v), 0);
+	list_send(h);
 	while (h->n_states == before && env_mono_ms() < until)
 		host_turn(h);
 	assert_true(h->n_states > before);

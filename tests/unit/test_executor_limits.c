@@ -31,6 +31,55 @@ static void test_too_many_jobs(void **state)
 	host_free(h);
 }
 
+static void say_ms(const char *what, int64_t start)
+{
+	print_message("%s: %lld ms\n", what,
+		      (long long)(env_mono_ms() - start));
+}
+
+/* While Xen takes its time to list the domains, jobs go on; and a state that was
+ * looked up before the result of one does not come after it. */
+static void test_slow_list(void **state)
+{
+	struct host *h = host_new(small);
+	const int n = 10;
+	size_t states;
+	int64_t start;
+	char id[24];
+
+	job_ok(h, "start", VM1,
+	       with_config(config_with(VM1, 64, keys("sim:start_ms", "1",
+						     "sim:list_ms", "2000",
+						     NULL))));
+	states = h->n_states;
+	list_send(h);
+	start = env_mono_ms();
+	job_send(h, "other", "start", VM2, 1, with_config(quick(VM2)));
+	assert_true(value_get_int(done_wait(h, "other"), "ok", 0));
+	say_ms("a result while Xen is slow", start);
+	assert_true(env_mono_ms() - start < 1500);
+	assert_int_equal(h->n_states, states);
+	while (h->n_states == states && env_mono_ms() < start + PATIENCE_MS)
+		host_turn(h);
+	assert_int_equal(value_get(h->latest, "domains")->n, 2);
+	/* Results without end do not keep the state away. */
+	job_ok(h, "hard_reboot", VM1,
+	       with_config(config_with(VM1, 64, keys("sim:list_ms", "300",
+						     NULL))));
+	states = h->n_states;
+	list_send(h);
+	start = env_mono_ms();
+	for (int i = 0; h->n_states == states &&
+	     env_mono_ms() < start + PATIENCE_MS; i++) {
+		snprintf(id, sizeof(id), "many-%d", i % n);
+		job_send(h, id, i % 2 ? "pause" : "unpause", VM2, 1, NULL);
+		host_sleep(h, 50);
+	}
+	say_ms("a state among results", start);
+	assert_true(h->n_states > states);
+	host_free(h);
+}
+
 static void test_results_are_bounded(void **state)
 {
 	struct exec_client_callbacks cb;
@@ -317,6 +366,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_too_many_jobs),
+		cmocka_unit_test(test_slow_list),
 		cmocka_unit_test(test_results_are_bounded),
 		cmocka_unit_test(test_client_limits),
 		cmocka_unit_test(test_long_packet),

@@ -577,6 +577,9 @@ static int signals_open(struct executor *e)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	signal(SIGPIPE, SIG_IGN);
+	/* Ignored by who started us, it would be by us, and what becomes of our
+	 * processes we would never hear. */
+	signal(SIGCHLD, SIG_DFL);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	e->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	e->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -8,6 +8,7 @@ import pathlib
 import queue
 import re
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -557,12 +558,19 @@ class Console(PoolCase):
         s.until(b"crash")
         there.kill("executor")
         s.ends()
+        # By somebody who does not want to hear of processes that end.
+        there.prefix = ["env", "--ignore-signal=CHLD"]
         there.start_executor()
 
         def again():
             with contextlib.suppress(OSError):
                 return self.open_if_free(other, f"/console?ref={vm}")
-        wait_for(again, 30, "the console is there again").until(b"crash")
+        s = wait_for(again, 30, "the console is there again")
+        s.until(b"crash")
+        for pid in children(there.executor.pid):
+            os.kill(pid, signal.SIGKILL)
+        s.ends()
+        wait_for(again, 30, "it is after its process was killed").until(b"crash")
 
 
 if __name__ == "__main__":

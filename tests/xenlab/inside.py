@@ -1,6 +1,7 @@
 """Tests that look into guests: at their consoles, and at the nodes that they
 write."""
 import pathlib
+import re
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -42,3 +43,9 @@ class InsideCase(LifeCase):
     def guest_metrics(self, vm):
         ref = self.c.VM.get_guest_metrics(vm)
         return self.c.VM_guest_metrics.get_record(ref) if ref != NULL else {}
+
+    @staticmethod
+    def xen_free(member):
+        """MiB, as the hypervisor says."""
+        return int(re.search(r"^free_memory\s*: (\d+)$", member.machine.run("xl info"),
+                             re.M)[1])

@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import time
 import unittest
 
 from inside import SLOW, InsideCase, wait_for
@@ -49,14 +47,15 @@ class Faults(InsideCase):
         return vm
 
     def hunt(self, member, prey, signal, seen=None):
-        """Arms the trap; what it has caught is told by caught()."""
+        """Sets the trap; caught() waits for it."""
         script = HUNT % {"seen": seen or prey, "prey": prey, "signal": signal}
         member.machine.run("rm -f /share/prey; ("
                            f"{script}) </dev/null >/share/prey 2>/dev/null &")
 
     def caught(self, member):
         prey = member.machine.share / "prey"
-        return wait_for(prey.exists, 10, "the trap is set") and prey.read_text()
+        wait_for(lambda: prey.exists() and "caught" in prey.read_text(), 20,
+                 "the trap has caught something", 0.2)
 
     def answers(self, member, vm):
         """Its console does."""
@@ -83,15 +82,129 @@ class Faults(InsideCase):
                            "xl create -q -e /share/stranger", timeout=SLOW)
         self.assertEqual(self.state(goes), "Running")
         self.a.start_executor()
-        wait_for(lambda: self.state(goes) == "Halted", 20, "its end is noticed")
+        wait_for(lambda: self.state(goes) == "Halted", 20, "its end is noticed", 1)
         self.assertEqual(self.state(stays), "Running")
         stream = self.answers(self.b, stays)
         wait_for(lambda: "1 domains of VMs that the pool does not know are left alone"
-                 in self.a.log(), 20, "the stranger is told of")
+                 in self.a.log(), 20, "the stranger is told of", 1)
         stream.send(b"poweroff\r")
-        wait_for(lambda: self.state(stays) == "Halted", 20, "the guest's end is noticed")
+        wait_for(lambda: self.state(stays) == "Halted", 20, "the guest's end is noticed", 1)
         self.assertEqual(self.a.machine.ask("xl domid stranger")[0], 0)
         self.a.machine.run("xl destroy stranger")
+        self.assert_settled(c)
+
+    def test_02_daemon(self):
+        """Killed while a VM starts: what its task says then is true."""
+        c, vm = self.c, self.vm("begun", "pv")
+        task = c.Async.VM.start_on(vm, self.host_b, False, False)
+        wait_for(lambda: c.VM.get_current_operations(vm), 10, "it begins", 0.3)
+        self.b.kill("daemon")
+        self.b.start_daemon()
+        record = self.wait_ended(c, task, 60)
+        say(f"daemon killed in a start: {record['status']} {record['error_info']}")
+        self.assertEqual(record["status"], "success")
+        self.assert_settled(c)
+        self.assertEqual(self.home(vm), self.b.address)
+        self.counts_beyond(vm, 0)
+        self.assert_one_life(vm)
+
+    # ---- the processes that do the work ----
+
+    def others_are_served(self):
+        """On the same host, meanwhile."""
+        vm = self.vm("other", "pv")
+        self.c.VM.start_on(vm, self.host_a, True, False)
+        self.c.VM.hard_shutdown(vm)
+        self.c.VM.destroy(vm)
+        self.made.remove(vm)
+
+    def test_04_worker_of_a_suspend(self):
+        """It, or libxl's own helper, killed or hung in the middle of the guest's
+        memory: the guest counts on."""
+        c, vm = self.c, self.begin(self.vm("sleeper", "pv"), self.host_a)
+        worker = "xenpool-executor --xl-worker suspend"
+        for prey, signal in ((worker, "KILL"), (HELPER, "KILL"), (worker, "STOP"),
+                             (HELPER, "STOP")):
+            self.hunt(self.a, prey, signal, HELPER)
+            task = c.Async.VM.suspend(vm)
+            self.caught(self.a)
+            if signal == "STOP":
+                self.others_are_served()
+                c.task.cancel(task)
+            record = self.wait_ended(c, task)
+            say(f"{prey.split()[-1]} of a suspend, {signal}: {record['status']} "
+                f"{record['error_info']}")
+            self.assertEqual(record["status"],
+                             "failure" if signal == "KILL" else "cancelled")
+            self.assertEqual(self.state(vm), "Running")
+            self.assert_counts(vm)
+            self.assert_settled(c)
+            self.assertNotIn("save-helper", self.a.machine.run("ps"))
+        self.lost_image(vm)
+
+    def lost_image(self, vm):
+        """A suspended guest whose image is torn, and then gone, stays suspended
+        until somebody gives it up."""
+        c = self.c
+        c.VM.suspend(vm)
+        image = self.a.machine.run(f"echo {self.a.dir}/data/images/*").strip()
+        self.assertIn(c.VM.get_uuid(vm), image)
+        for harm, codes in ((f"truncate -s 8000000 {image}", ("INTERNAL_ERROR",)),
+                            (f"rm {image}", ("SUSPEND_IMAGE_NOT_ACCESSIBLE",))):
+            self.a.machine.run(harm)
+            error = self.error(c.VM.resume, vm, False, False)
+            say(f"{harm.split()[0]}: {' '.join(error)[:160]}")
+            self.assertIn(error[0], codes)
+            self.assertEqual(self.state(vm), "Suspended")
+            self.assertEqual(self.domains_of(vm), [])
+        c.VM.hard_shutdown(vm)
+        self.assertEqual((self.state(vm), c.VM.get_suspend_VDI(vm)), ("Halted", NULL))
+        self.assert_settled(c)
+
+    # ---- orders from elsewhere ----
+
+    def drive(self, member, host, *lines, user="root"):
+        """(status, what the executor says) to orders from somebody who is not the
+        daemon; the daemon must be dead, or it takes the connection back."""
+        text = "\n".join(json.dumps(line) for line in lines)
+        (member.machine.share / "orders").write_text(text + "\n")
+        return member.machine.ask(
+            f"su -s /bin/sh {user} -c '/share/drive {member.dir}/executor.sock {host} "
+            "</share/orders' 2>&1", timeout=SLOW)
+
+    def test_05_orders(self):
+        """Of an earlier time: refused, also by an executor that was killed since. Of
+        another user: not heard. A guest that obeys no request: told in time."""
+        c, m = self.c, self.b
+        drive = shutil.copy(BUILD / "tests/xen/drive", m.machine.share / "drive")
+        os.chmod(drive, 0o755)
+        vm = self.begin(self.vm("deaf", "pv", deaf=True), self.host_b)
+        uuid, host = c.VM.get_uuid(vm), c.host.get_uuid(self.host_b)
+        m.kill("daemon")
+        m.kill("executor")
+        m.start_executor()
+        text = wait_for(lambda: (r := self.drive(m, host, {"list": True}))[0] == 0 and r[1],
+                        10, "the executor listens", 1)
+        fence = int(re.search(rf"vm={uuid} .* fence=(\d+)", text)[1])
+        self.assertGreater(fence, 1)
+        status, text = self.drive(m, host, *(
+            {"verb": verb, "vm": uuid, "fence": fence - 1} for verb in
+            ("pause", "hard_shutdown")))
+        self.assertEqual(text.count(f"FENCED' '{uuid}' '{fence - 1}' '{fence}'"), 2, text)
+        status, text = self.drive(m, host, {
+            "verb": "clean_shutdown", "vm": uuid, "fence": fence,
+            "params": {"timeout_s": 3}})
+        self.assertIn(f"VM_SHUTDOWN_TIMEOUT' '{uuid}' '3'", text)
+        status, text = self.drive(m, host, {"list": True}, user="nobody")
+        self.assertNotEqual(status, 0)
+        self.assertIn("Permission denied", text)
+        m.start_daemon()
+        m.wait_up(60).close()
+        self.assertEqual(self.state(vm), "Running")
+        self.assert_counts(vm)
+        c.VM.set_shutdown_delay(vm, 2)
+        c.VM.shutdown(vm)  # asks for so long, and then asks no more
+        self.assertEqual(self.state(vm), "Halted")
         self.assert_settled(c)
 
 

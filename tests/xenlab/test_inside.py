@@ -127,11 +127,6 @@ class Inside(InsideCase):
         metrics = self.c.host_metrics.get_record(host["metrics"])
         return int(metrics["memory_free"]) // MIB
 
-    @staticmethod
-    def xen_free(member):
-        return int(re.search(r"^free_memory\s*: (\d+)$", member.machine.run("xl info"),
-                             re.M)[1])
-
 
 if __name__ == "__main__":
     os.environ["XENPOOL_LAB"]  # nothing of this is simulated

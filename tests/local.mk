@@ -39,6 +39,7 @@ UNIT_TESTS = \
 	tests/unit/test_xl_config \
 	tests/unit/test_xl_link \
 	tests/unit/test_xl_process \
+	tests/unit/test_xl_watch \
 	tests/unit/test_xmlrpc \
 	tests/unit/test_xs_watch
 check_PROGRAMS += $(UNIT_TESTS) tests/schema/dump_schema tests/wire/front_echo \
@@ -130,6 +131,8 @@ tests_unit_test_xl_link_SOURCES = tests/unit/test_xl_link.c
 tests_unit_test_xl_link_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_xl_process_SOURCES = tests/unit/test_xl_process.c
 tests_unit_test_xl_process_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
+tests_unit_test_xl_watch_SOURCES = tests/unit/test_xl_watch.c
+tests_unit_test_xl_watch_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
 tests_unit_test_xs_watch_SOURCES = tests/unit/test_xs_watch.c
 tests_unit_test_xs_watch_LDADD = $(EXECUTOR) $(XEN_LIBS) $(CMOCKA_LIBS)
 # Loaded before a program that knows nothing of sanitizers.

@@ -219,7 +219,7 @@ void dbsync_add_member(struct txn *t, const struct value *host_ref,
 		       const char *wanted_role);
 void dbsync_host_identity(struct draft *host, const struct value *description);
 void dbsync_host_hardware(struct draft *host, const struct value *description);
-/* there: refs of those that are there, or NULL. False: there was room for a part. */
+/* there: refs of those that are there, or NULL. False: not all found room. */
 bool dbsync_sync_cpus(const struct store *s, struct txn *t,
 		      const char *host_ref, const struct value *there,
 		      const struct value *description);

@@ -1,10 +1,11 @@
-"""Guests that attack the toolstack on the real Xen: what each costs is bounded, and everybody else is served meanwhile."""
+"""Guests that attack the toolstack, and such as cannot be started, on the real
+Xen: what each costs is bounded, and everybody else is served meanwhile."""
 import os
 import time
 import unittest
 
 from inside import SLOW, InsideCase, wait_for
-from case import say
+from case import NULL, say
 
 # Of each process of ours in dom0, and of xenstored: its name, VmRSS in pages, and
 # how long it ran, in hundredths of a second. No process is made to find out.
@@ -134,6 +135,47 @@ class Hostile(InsideCase):
         self.assertEqual(self.state(vm), "Halted")
         self.assertEqual(self.domains_of(vm), [])
         self.assert_settled(c)
+
+    # ---- what cannot be started ----
+
+    def test_04_broken_files(self):
+        """Each says what is wrong, leaves no domain, and no memory is lost."""
+        c, guest = self.c, self.b.machine.share / "guest"
+        (guest / "garbage").write_bytes(os.urandom(1 << 20))
+        (guest / "lost").write_bytes(bytes(1 << 20))
+        sr = c.SR.create(NULL, {"location": "/share/guest"}, "0", "files", "", "file",
+                         "user", True, {})
+        disk = c.VDI.introduce("", "", "", sr, "user", False, False, {}, "lost")
+        (guest / "lost").unlink()
+        free = self.xen_free(self.b)
+        for what, call, words in (
+                ("kernel of garbage", lambda vm: c.VM.set_PV_kernel(
+                    vm, "/share/guest/garbage"), "Invalid kernel"),
+                ("ramdisk not there", lambda vm: c.VM.set_PV_ramdisk(
+                    vm, "/share/guest/nothing"), "nothing"),
+                ("ramdisk is a folder", lambda vm: c.VM.set_PV_ramdisk(
+                    vm, "/share/guest/"), "not in a folder for kernels"),
+                ("disk not there", lambda vm: c.VBD.create({
+                    "VM": vm, "VDI": disk, "userdevice": "0", "bootable": False,
+                    "mode": "RO", "type": "Disk", "unpluggable": True, "empty": False,
+                    "other_config": {}, "qos_algorithm_type": "",
+                    "qos_algorithm_params": {}}), "lost")):
+            vm = self.vm(what, "pv")
+            call(vm)
+            error = self.error(c.VM.start_on, vm, self.host_b, False, False)
+            say(f"{what}: {' '.join(error)[:200]}")
+            self.assertNotEqual(error[0], "TASK_CANCELLED")
+            self.assertIn(words, " ".join(error))
+            self.assertEqual(self.state(vm), "Halted")
+            self.assertEqual(self.domains_of(vm), [])
+            c.VM.destroy(vm)
+            self.made.remove(vm)
+        self.assert_settled(c)
+        wait_for(lambda: abs(self.xen_free(self.b) - free) <= 2, 10,
+                 "all of their memory is free again")
+        for pbd in c.SR.get_PBDs(sr):
+            c.PBD.unplug(pbd)
+        c.SR.forget(sr)
 
 
 if __name__ == "__main__":

@@ -85,17 +85,14 @@ reset:
 	jmp	main
 
 read:
-	movw	$3, tries
-1:	movw	$0xffff, BUFFER
+	movw	$0xffff, BUFFER
 	mov	$packet, %si
 	mov	$0x42, %ah
 	mov	$CD, %dl
 	int	$0x13
-	jnc	2f
+	jnc	1f
 	movw	$0xffff, BUFFER
-	decw	tries
-	jnz	1b
-2:	mov	BUFFER, %dx
+1:	mov	BUFFER, %dx
 	mov	$(14 * ROW + COLUMN), %di
 	call	show
 	jmp	main
@@ -130,7 +127,6 @@ show:
 
 last:	.word	0
 count:	.word	0
-tries:	.word	0
 packet:	.byte	16, 0			/* its size */
 	.word	1			/* sectors */
 	.word	BUFFER, 0

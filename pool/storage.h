@@ -31,7 +31,6 @@ struct value *sr_allowed_operations(const struct record *sr, bool plugged);
  * changed meanwhile: t gets a guard for it. */
 void sr_grow(struct txn *t, const struct store *s, const struct record *sr,
 	     int64_t bytes);
-/* The rows of the drivers, in a new pool. */
 /* Rows for the drivers that this version has and the pool does not know. */
 void sm_add_drivers(const struct store *s, struct txn *t);
 /* The same, by the master: a pool may be older than one of them. */

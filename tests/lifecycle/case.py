@@ -20,13 +20,14 @@ from labcase import make_lab  # noqa: E402
 from localpool import ApiError  # noqa: E402,F401
 
 MIB = 1 << 20
-MEMORY = 128 * MIB
+MEMORY = 96 * MIB
 # What the guest's kernel need not do at each of its starts, under emulation:
 # try its ciphers, read a certificate, look for weaknesses of processors, split
-# its pages to protect its own text, ask for bridges of a bus that it lacks, and
-# wait for a timer that a PVH guest lacks to learn how fast its TSC runs.
+# its pages to protect its own text, clear each page that it gives away, ask for
+# bridges of a bus that it lacks, and wait for a timer that a PVH guest lacks to
+# learn how fast its TSC runs.
 QUICK = ("quiet", "cryptomgr.notests", "mitigations=off", "rodata=off", "pci=off",
-         "clearcpuid=4", "lpj=4000000", "ipv6.disable=1",
+         "clearcpuid=4", "lpj=4000000", "init_on_alloc=0", "ipv6.disable=1",
          "initcall_blacklist=init_kprobe_trace,load_system_certificate_list")
 REAL = "XENPOOL_LAB" in os.environ
 

@@ -39,16 +39,21 @@ class Inside(InsideCase):
         for stream in (far, near):
             stream.ends(SLOW)
 
+    def viewer(self, member, vm):
+        folder = tempfile.TemporaryDirectory(prefix="xenlab-")
+        self.addCleanup(folder.cleanup)
+        viewer = Viewer(self.open(member, vm), folder.name)
+        viewer.folder = folder.name
+        self.addCleanup(viewer.close)
+        return viewer
+
     def test_01b_host_console(self):
         """A terminal of either host asks who is there, whichever host is asked."""
         for m in self.pool.members:
-            dom0 = self.c.host.get_control_domain(m.host_ref(self.c))
-            consoles = {self.c.console.get_protocol(ref): ref
-                        for ref in self.c.VM.get_consoles(dom0)}
-            stream = self.open_ref(self.a, consoles["vt100"])
-            stream.until(b" login: ", SLOW)
-            stream.send(b"nobody\r")
-            stream.until(b"assword: ", SLOW)
+            viewer = self.viewer(self.a, self.c.host.get_control_domain(m.host_ref(self.c)))
+            viewer.wait("login:")
+            viewer.line("nobody")
+            viewer.wait("assword:")
 
     def test_02_screen(self):
         """The same terminal as a picture, for a client that speaks RFB."""
@@ -56,15 +61,12 @@ class Inside(InsideCase):
         self.c.VM.start_on(vm, self.host_b, False, False)
         self.counts_beyond(vm, 0)
         self.assertEqual(self.c.console.get_protocol(self.c.VM.get_consoles(vm)[0]), "rfb")
-        folder = tempfile.TemporaryDirectory(prefix="xenlab-")
-        self.addCleanup(folder.cleanup)
-        viewer = Viewer(self.open(self.a, vm), folder.name)
-        self.addCleanup(viewer.close)
+        viewer = self.viewer(self.a, vm)
         self.assertRegex(viewer.ready, r"^ready RFB 3\.8 \d+ \d+ domain \d+$")
         viewer.wait("GUEST count ")
         viewer.line("echo painted by the guest")
         viewer.wait("GUEST echo painted by the guest")
-        ppm = f"{folder.name}/console.ppm"
+        ppm = f"{viewer.folder}/console.ppm"
         self.assertEqual(viewer.ask(f"dump {ppm}"), ["ok"])
         picture = BUILD / "xenlab/logs/console.png"
         with open(ppm, "rb") as f:

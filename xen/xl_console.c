@@ -1,7 +1,8 @@
 /* Consoles of the real Xen: a process asks libxl where a domain's console is,
  * the executor opens it. Text is on a pty that xenconsoled holds (xenstore:
  * console/tty); a guest with a device model has that one's VNC server on a Unix
- * socket in a folder that only root enters. The host's own console is a login on a new pty.
+ * socket in a folder that only root enters. The host's own console is a login
+ * on a new pty.
  */
 #include <errno.h>
 #include <fcntl.h>

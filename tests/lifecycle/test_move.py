@@ -21,7 +21,7 @@ class Move(LifeCase):
 
     def running(self):
         """The guest of the test before, when that has kept it, or a new one: each
-        boot takes the emulated Xen half a minute. Where it is is the source."""
+        boot takes the emulated Xen a while. Where it is is the source."""
         vm, Move.mover = Move.mover, None
         if vm:
             self.made.append(vm)

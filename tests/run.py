@@ -45,7 +45,7 @@ def programs():
     for suite in SUITES[2:-1]:
         for path in sorted((TOP / "tests" / suite).glob("test_*.py")):
             yield suite, path.stem, [PYTHON, path]
-    yield "xenlab", "xenlab", [PYTHON, TOP / "tests/xenlab/run", "--short"]
+    yield "xenlab", "xenlab", [PYTHON, TOP / "tests/xenlab/run"]
 
 
 def counts(text, code):

@@ -2,59 +2,19 @@
 import threading
 import unittest
 
-from case import MIB, NULL, REAL, ApiError, LifeCase
-
-FOLDER = "/share/guest"  # files that any laboratory host has, too
-FILES = ("disk0.img", "disk1.img")
+from case import MIB, NULL, REAL, ApiError
+from devices import DeviceCase
 
 
-class Devices(LifeCase):
+class Devices(DeviceCase):
     def setUp(self):
         super().setUp()
-        c = self.c
-        self.sr = c.SR.create(NULL, {"location": FOLDER}, "0", "files", "", "file",
-                              "user", True, {})
-        self.disks = [c.VDI.introduce("", "", "", self.sr, "user", False, False, {}, f)
-                      for f in FILES]
-        self.network = next(r for r, n in c.network.get_all_records().items()
-                            if n["PIFs"])
-
-    def drop(self):
-        super().drop()
-        for pbd in self.c.SR.get_PBDs(self.sr):
-            self.c.PBD.unplug(pbd)
-        self.c.SR.forget(self.sr)
-
-    # ---- rows ----
-
-    def drive(self, vm, device, disk=None, kind="Disk", mode="RO"):
-        return self.c.VBD.create({
-            "VM": vm, "VDI": disk or NULL, "userdevice": device, "bootable": False,
-            "mode": mode, "type": kind, "unpluggable": True, "empty": not disk,
-            "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}})
-
-    def card(self, vm, device):
-        return self.c.VIF.create({
-            "VM": vm, "network": self.network, "device": device, "MAC": "", "MTU": "0",
-            "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}})
-
-    def wait_up(self, vm):
-        """Until the guest can let go of a device."""
-        if REAL:
-            self.counts_beyond(vm, 0)
-
-    def start(self, vm):
-        """On the first host."""
-        self.c.VM.start_on(vm, self.host_a, False, False)
-        self.wait_up(vm)
+        self.set_up_devices()
 
     def started(self, name, **more):
         vm = self.vm(name, **more)
         self.start(vm)
         return vm
-
-    def assert_devices(self, vm, disks, vifs):
-        self.assert_has(vm, disks=disks, vifs=vifs)
 
     # ---- drives ----
 
@@ -134,7 +94,7 @@ class Devices(LifeCase):
                 finally:
                     own.close()
             threads = [threading.Thread(target=one, args=p)
-                       for p in zip(self.pool.members, args)]
+                       for p in zip((self.a, self.b), args)]
             for t in threads:
                 t.start()
             for t in threads:
@@ -212,28 +172,9 @@ class Devices(LifeCase):
         c.VIF.destroy(vif)
         self.assert_settled(c)
 
-    def test_07_they_travel(self):
-        """What is plugged goes with its VM, what is not does not."""
-        c, vm = self.c, self.vm("traveller")
-        plugged = [self.drive(vm, str(i), d) for i, d in enumerate(self.disks)]
-        self.start(vm)
-        self.do(c.VBD.unplug, plugged[0])
-        self.do(c.VM.pool_migrate, vm, self.host_b, {"live": "true"})
-        self.assertEqual(c.VM.get_resident_on(vm), self.host_b)
-        self.assert_devices(vm, [1], [])
-        self.assertEqual([c.VBD.get_currently_attached(b) for b in plugged],
-                         [False, True])
-        c.VM.suspend(vm)
-        c.VM.resume_on(vm, self.host_b, False, False)
-        self.assert_devices(vm, [1], [])
-        self.assertEqual([c.VBD.get_currently_attached(b) for b in plugged],
-                         [False, True])
-        c.VBD.unplug(plugged[1])
-        self.assert_settled(c)
-
     # ---- sizes ----
 
-    def test_08_memory(self):
+    def test_07_memory(self):
         c, vm = self.c, self.vm("memory")
         c.VM.set_memory_limits(vm, 64 * MIB, 128 * MIB, 128 * MIB, 128 * MIB)
         self.start(vm)
@@ -248,7 +189,7 @@ class Devices(LifeCase):
         self.assert_settled(c)
 
     @unittest.skipIf(REAL, "the real Xen does not fail when it is told to")
-    def test_09_memory_refused(self):
+    def test_08_memory_refused(self):
         """The range is as before."""
         c, vm = self.c, self.vm("stubborn")
         c.VM.add_to_other_config(vm, "sim:fail", "memory")
@@ -260,7 +201,7 @@ class Devices(LifeCase):
         self.assertEqual(int(c.VM.get_memory_target(vm)), 128 * MIB)
         self.assert_settled(c)
 
-    def test_10_cpus(self):
+    def test_09_cpus(self):
         c, vm = self.c, self.vm("cpus")
         c.VM.set_VCPUs_max(vm, 2)
         self.start(vm)

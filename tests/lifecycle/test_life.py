@@ -119,22 +119,12 @@ class Life(LifeCase):
     def test_05_suspend_pv(self):
         self.suspend("pv")
 
-    def test_06_start_on_each_host(self):
-        c, vm = self.c, self.vm("chosen")
-        for host in (self.host_a, self.host_b):
-            c.VM.start_on(vm, host, True, False)
-            self.assertEqual(c.VM.get_resident_on(vm), host)
-            self.assert_domain(vm, "paused")
-            self.assertIn(vm, c.host.get_resident_VMs(host))
-            c.VM.hard_shutdown(vm)
-            self.assertNotIn(vm, c.host.get_resident_VMs(host))
-
     def ended_by_itself(self, vm, action, domid):
         if action == "restart":
             return int(self.c.VM.get_domid(vm)) not in (domid, -1)
         return self.state(vm) == "Halted" and self.domains_of(vm) == []
 
-    def test_07_guests_that_end_by_themselves(self):
+    def test_06_guests_that_end_by_themselves(self):
         """What then happens is what the VM says: six guests, all at once."""
         c, guests = self.c, []
         hosts = itertools.cycle((self.host_a, self.host_b))
@@ -154,7 +144,7 @@ class Life(LifeCase):
                 self.assertEqual(self.domains_of(vm), [])
         self.assert_settled(c)
 
-    def test_08_too_large(self):
+    def test_07_too_large(self):
         """Refused before anything is tried; nothing is left behind."""
         c, vm = self.c, self.vm("large")
         c.VM.set_memory_limits(vm, *[20 * GIB] * 4)
@@ -165,7 +155,7 @@ class Life(LifeCase):
         self.assertEqual(self.domains_of(vm), [])
         self.assert_settled(c)
 
-    def test_09_full_host(self):
+    def test_08_full_host(self):
         """VMs fill a host; one more is refused, and fits when one has gone."""
         c = self.c
         free = int(c.host.compute_free_memory(self.host_a))
@@ -190,7 +180,7 @@ class Life(LifeCase):
         self.assert_settled(c)
 
     @unittest.skipUnless(REAL, "simulated guests have no kernel")
-    def test_10_no_kernel(self):
+    def test_09_no_kernel(self):
         """Its start fails with words, and leaves no domain."""
         c, vm = self.c, self.vm("empty", "pv")
         c.VM.set_PV_kernel(vm, "/share/guest/no-such-kernel")

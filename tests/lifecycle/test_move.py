@@ -2,12 +2,13 @@
 import time
 import unittest
 
-from case import REAL, Gap, LifeCase, say, wait_for
+from case import REAL, Gap, say, wait_for
+from devices import DeviceCase
 
 LIVE = {"live": "true"}
 
 
-class Move(LifeCase):
+class Move(DeviceCase):
     options = () if REAL else ("--host-dead-after=5000",)
 
     mover = stopper = None  # guests that have lived through the tests so far
@@ -38,6 +39,16 @@ class Move(LifeCase):
         """It is as good as it was: for the next test."""
         self.made.remove(vm)
         Move.mover = vm
+
+    def test_00_start_on_each_host(self):
+        c, vm = self.c, self.vm("chosen")
+        for host in (self.host_a, self.host_b):
+            c.VM.start_on(vm, host, True, False)
+            self.assertEqual(c.VM.get_resident_on(vm), host)
+            self.assert_domain(vm, "paused")
+            self.assertIn(vm, c.host.get_resident_VMs(host))
+            c.VM.hard_shutdown(vm)
+            self.assertNotIn(vm, c.host.get_resident_VMs(host))
 
     def test_01_there_and_back(self):
         """Its counting goes on, and no number is missing or said twice."""
@@ -107,6 +118,32 @@ class Move(LifeCase):
         self.assertEqual(c.VM.get_resident_on(vm), self.source_host)
         self.assert_settled(c)
         self.assert_counts(vm)
+        self.keep(vm)
+
+    def test_03b_devices_travel(self):
+        """What is plugged goes with its VM, what is not does not."""
+        self.set_up_devices()
+        c, vm = self.c, self.running()
+        drives = [self.drive(vm, str(i), d) for i, d in enumerate(self.disks)]
+        for vbd in drives:
+            self.do(c.VBD.plug, vbd)
+        c.VBD.unplug(drives[0])
+
+        def assert_second_only():
+            self.assertEqual(c.VM.get_resident_on(vm), self.target_host)
+            self.assert_devices(vm, [1], [])
+            self.assertEqual([c.VBD.get_currently_attached(b) for b in drives],
+                             [False, True])
+        self.do(c.VM.pool_migrate, vm, self.target_host, LIVE)
+        assert_second_only()
+        c.VM.suspend(vm)
+        c.VM.resume_on(vm, self.target_host, False, False)
+        assert_second_only()
+        c.VBD.unplug(drives[1])
+        for vbd in drives:
+            c.VBD.destroy(vbd)
+        self.assert_one_life(vm)
+        self.assert_settled(c)
         self.keep(vm)
 
     # ---- something dies on the way ----

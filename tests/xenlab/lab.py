@@ -168,28 +168,28 @@ class LabPool(LocalPool):
     """On machines that run already. Hosts are slower here than processes are,
     and so are the daemons' deadlines."""
 
-    def __init__(self, folder, network, n=2, options=()):
+    def __init__(self, folder, network, *numbers, n=2, options=()):
         self.build = pathlib.PurePosixPath("/usr/sbin")
         self.dir = pathlib.PurePosixPath("/data")
         self.password = "secret"
         self.https_port, self.http_port, self.peer_port = 443, 0, 7443
         self.options = ["--election-timeout=15000", "--heartbeat=500",
                         "--host-dead-after=60000", "--min-free-mib=16", *options]
-        self.machines = [Machine(i + 1, folder, network) for i in range(2)]
-        self.members = [LabMember(self, i, self.machines[i]) for i in range(n)]
+        self.machines = [Machine(int(i), folder, network) for i in numbers]
+        self.members = [LabMember(self, i, m) for i, m in enumerate(self.machines[:n])]
 
     @classmethod
     def attach(cls, **options):
-        """To the machines that tests/xenlab/run has started."""
-        folder, network = os.environ["XENPOOL_LAB"].split(",")
-        return cls(folder, network, **options)
+        """To the machines that tests/xenlab/run has started and gives us: all of a
+        pair, or one."""
+        return cls(*os.environ["XENPOOL_LAB"].split(","), **options)
 
     def folder_of(self, index):
         return self.dir / f"host{index + 1}"
 
     def clear(self):
-        for machine in self.machines:
-            LabMember(self, machine.number - 1, machine).clear()
+        for i, machine in enumerate(self.machines):
+            LabMember(self, i, machine).clear()
 
     def ticks(self, uuid):
         """The number that the guest has counted last; -1: none since its boot."""

@@ -17,7 +17,7 @@ CPU = "qemu64,+npt,+rdrand,+ssse3,+sse4.1,+aes,+pclmulqdq"
 # An emulated processor has none of the weaknesses that cost so much to avoid.
 QUICK_XEN = "spec-ctrl=no xpti=no"
 QUICK_DOM0 = "mitigations=off cryptomgr.notests rodata=off init_on_alloc=0 audit=0"
-MEMORY = 1024                # MiB of a machine; a QEMU process takes about as much
+MEMORY = 1152                # MiB of a machine; a QEMU process takes about as much
 DOM0_MEMORY = 448            # MiB of it for dom0, the rest is the guests'
 DRIVE = 16 << 20             # bytes of a drive that guests may get
 BOOT_TIMEOUT = 420

@@ -11,6 +11,7 @@ pool_libpool_a_SOURCES = \
 	pool/event_from.c \
 	pool/event_next.c \
 	pool/event_subs.c \
+	pool/foreign.c pool/foreign.h \
 	pool/generic.c \
 	pool/handlers.c \
 	pool/host.c \

@@ -4,6 +4,8 @@
 #include <json-c/json.h>
 #include <stdio.h>
 
+#include "pool/foreign.h"
+
 static const char *const role_names[] = { "spare", "stand-by", "voter" };
 
 static void put_text(struct json_object *o, const char *key, const char *text)
@@ -102,6 +104,39 @@ static struct json_object *settings_json(const struct pool *p)
 	return all;
 }
 
+static void add_foreign(struct json_object *list, const struct record *host)
+{
+	struct foreign f;
+
+	for (unsigned i = 0; foreign_at(host, i, &f); i++) {
+		struct json_object *o = json_object_new_object();
+
+		put_text(o, "host", record_str(host, F_host_uuid));
+		put_text(o, "hostname", record_str(host, F_host_hostname));
+		put_text(o, "uuid", f.uuid);
+		json_object_object_add(o, "domid",
+				       json_object_new_int64(f.domid));
+		put_text(o, "since", f.since);
+		json_object_array_add(list, o);
+	}
+}
+
+/* Of all hosts, as this member's copy has it; total: also those that a host has
+ * not told one by one. */
+static void put_foreign(struct json_object *o, const struct store *s)
+{
+	struct json_object *list = json_object_new_array();
+	int64_t total = 0;
+
+	for (struct record *h = store_first(s, CLASS_host); h;
+	     h = store_next(s, h)) {
+		add_foreign(list, h);
+		total += foreign_count(h);
+	}
+	json_object_object_add(o, "foreign_domains", list);
+	put_int(o, "foreign_domains_total", (uint64_t)total);
+}
+
 char *status_json(const struct db *db, const struct front *f, struct pooldb *p,
 		  const struct pool *pool, uint64_t longest_turn_us)
 {
@@ -131,6 +166,7 @@ char *status_json(const struct db *db, const struct front *f, struct pooldb *p,
 		json_object_object_add(o, "pooldb", pooldb_json(p));
 	json_object_object_add(o, "settings", settings_json(pool));
 	json_object_object_add(o, "members", members_json(&s));
+	put_foreign(o, db_store(db));
 	ret = xstrdup(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
 	json_object_put(o);
 	return ret;

@@ -194,7 +194,7 @@ struct host_state {
 	bool hardware_synced; /* ... what the executor told is in them too */
 	bool master_pending;
 	bool reconciling;
-	unsigned unknown_domains; /* as the log was told last */
+	int64_t foreign_due_ms;   /* foreign.h: before it nothing is written */
 	bool evacuation_pending; /* a transaction of host.evacuate */
 };
 /* host.other_config: why the host does not enable itself ("until_reboot",

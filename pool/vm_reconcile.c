@@ -14,6 +14,8 @@
 
 #include "base/env.h"
 #include "base/log.h"
+#include "base/map.h"
+#include "pool/foreign.h"
 #include "pool/job.h"
 
 static const struct store *store_of(const struct pool *p)
@@ -261,44 +263,96 @@ static bool job_is_about(const struct pool *p, const struct record *vm)
 		       value_equal(job->fields[F_job_destination], me->ref));
 }
 
-static bool check_domain(struct pool *p, const struct value *dom, bool act)
+enum fate {
+	FATE_STAY,    /* as its VM's row wants it, or a job sees to it */
+	FATE_GO,      /* its VM lives elsewhere */
+	FATE_ADOPT,
+	FATE_FOREIGN, /* of no VM, or of one that should have none */
+};
+
+static enum fate fate_of(const struct pool *p, const struct value *dom)
 {
-	const char *uuid = value_get_str(dom, "vm");
-	struct record *vm = store_by_uuid(store_of(p), CLASS_VM, uuid);
-	const struct record *me = pool_this_host(p);
+	const struct record *vm = store_by_uuid(store_of(p), CLASS_VM,
+						value_get_str(dom, "vm"));
 
 	if (!vm)
-		return false;
-	if (value_equal(vm->fields[F_VM_resident_on], me->ref) ||
+		return FATE_FOREIGN;
+	if (value_equal(vm->fields[F_VM_resident_on], pool_this_host(p)->ref) ||
 	    job_is_about(p, vm))
-		return false;
+		return FATE_STAY;
 	if (store_get_class(store_of(p), CLASS_host,
 			    record_str(vm, F_VM_resident_on)) ||
-	    is_incoming(dom)) {
-		if (act)
-			tell_executor(p, dom, is_incoming(dom) ?
-				      "migrate_abort" : "hard_shutdown");
-		return true;
-	}
+	    is_incoming(dom))
+		return FATE_GO;
+	if (job_of_vm(store_of(p), value_str(vm->ref)))
+		return FATE_STAY;
 	/* A paused one may be what a migration has left. */
-	if (strcmp(vm_state_lower(vm), "halted") != 0 ||
-	    !dom_is(dom, "running") ||
-	    record_bool(vm, F_VM_is_a_template) ||
-	    job_of_vm(store_of(p), value_str(vm->ref)))
-		return false;
-	if (act)
-		adopt(p, vm, dom);
-	return true;
+	return !strcmp(vm_state_lower(vm), "halted") &&
+	       dom_is(dom, "running") && !record_bool(vm, F_VM_is_a_template) ?
+		       FATE_ADOPT : FATE_FOREIGN;
+}
+
+/* Not silently. However often it is said, it is the same transaction: there
+ * is one message for a domain. */
+static void report_copy(struct pool *p, const struct value *dom)
+{
+	const char *uuid = value_get_str(dom, "vm");
+	_cleanup_(freep) char *body = xasprintf(
+		"Host %s (%s) has a copy of it, domid %lld, which is destroyed: "
+		"the VM lives on another host", p->cfg.hostname,
+		p->cfg.host_uuid, (long long)value_get_int(dom, "domid", -1));
+	_cleanup_(freep) char *what = xasprintf(
+		"%s of %s, fence %lld", body, uuid,
+		(long long)value_get_int(dom, "fence", 0));
+	struct hash128 id = hash128(what, strlen(what));
+	struct txn *t = txn_new("host");
+
+	_Static_assert(sizeof id == TXN_ID_LEN, "the id is the hash");
+	memcpy(t->id, &id, sizeof id);
+	message_create(t, "VM_COPY_DESTROYED", 2, "VM", uuid, body);
+	pool_submit(p, t, NULL, NULL);
+}
+
+/* What a migration that failed has left is nobody's loss. */
+static void remove_copy(struct pool *p, const struct value *dom)
+{
+	if (is_incoming(dom)) {
+		tell_executor(p, dom, "migrate_abort");
+		return;
+	}
+	report_copy(p, dom);
+	tell_executor(p, dom, "hard_shutdown");
+}
+
+static bool check_domains(struct pool *p, const struct value *list, bool act)
+{
+	_cleanup_(value_unrefp) struct value *foreign = value_set_new(list->n);
+	uint32_t n = 0;
+	bool found = false;
+
+	for (uint32_t i = 0; i < list->n; i++) {
+		struct value *dom = list->items[i];
+		enum fate fate = fate_of(p, dom);
+
+		if (fate == FATE_FOREIGN)
+			foreign->items[n++] = value_ref(dom);
+		if (fate == FATE_GO && act)
+			remove_copy(p, dom);
+		if (fate == FATE_ADOPT && act)
+			adopt(p, store_by_uuid(store_of(p), CLASS_VM,
+					       value_get_str(dom, "vm")), dom);
+		found |= fate == FATE_GO || fate == FATE_ADOPT;
+	}
+	if (n < foreign->n)
+		foreign->n = n;
+	return foreign_note(p, foreign, act) || found;
 }
 
 static bool check(struct pool *p, const struct value *state, bool act)
 {
-	const struct value *list = value_get(state, "domains");
 	bool found = check_residents(p, state, act);
 
-	for (uint32_t i = 0; i < list->n; i++)
-		found |= check_domain(p, list->items[i], act);
-	return found;
+	return check_domains(p, value_get(state, "domains"), act) || found;
 }
 
 static void on_barrier(void *data, int error)
@@ -316,24 +370,8 @@ static void on_barrier(void *data, int error)
 	value_unref(state);
 }
 
-static void report_unknown(struct pool *p, const struct value *state)
-{
-	const struct value *list = value_get(state, "domains");
-	unsigned n = 0;
-
-	for (uint32_t i = 0; i < list->n; i++)
-		n += !store_by_uuid(store_of(p), CLASS_VM,
-				    value_get_str(list->items[i], "vm"));
-	if (n > 0 && n != p->hosts->unknown_domains)
-		log_warn("%u domains of VMs that the pool does not know are "
-			 "left alone", n);
-	p->hosts->unknown_domains = n;
-}
-
 void vm_reconcile(struct pool *p, const struct value *state)
 {
-	if (p->hosts->synced)
-		report_unknown(p, state);
 	if (!p->hosts->synced || p->hosts->reconciling || !pool_this_host(p) ||
 	    !check(p, state, false))
 		return;

@@ -62,6 +62,28 @@ static void print_settings(struct json_object *all)
 	}
 }
 
+/* Domains that are no VMs of their host. */
+static void print_foreign(struct json_object *o)
+{
+	struct json_object *list = json_object_object_get(o, "foreign_domains");
+	size_t n = list ? json_object_array_length(list) : 0;
+	long long more = (long long)ctl_int(o, "foreign_domains_total") -
+			 (long long)n;
+
+	if (n == 0)
+		return;
+	puts("FOREIGN DOMAINS (no VMs of their host; see docs/operations.md)");
+	for (size_t i = 0; i < n; i++) {
+		struct json_object *d = json_object_array_get_idx(list, i);
+
+		printf("  %-22s domid %-5lld uuid %s since %s\n",
+		       ctl_text(d, "hostname"), (long long)ctl_int(d, "domid"),
+		       ctl_text(d, "uuid"), ctl_text(d, "since"));
+	}
+	if (more > 0)
+		printf("  and %lld more\n", more);
+}
+
 static void print_status(struct json_object *o)
 {
 	struct json_object *list = json_object_object_get(o, "members");
@@ -83,14 +105,16 @@ static void print_status(struct json_object *o)
 		print_member(json_object_array_get_idx(list, i),
 			     ctl_text(o, "id"), leader,
 			     (long long)ctl_int(o, "commit_index"));
+	print_foreign(o);
 }
 
 int ctl_status(int argc, char **argv)
 {
 	static const char help[] =
 		"usage: xenpoolctl [OPTIONS] status\n\n"
-		"The members, their roles and indexes, and the settings of "
-		"membership, as the member\nthat is asked sees them.\n";
+		"The members, their roles and indexes, the settings of "
+		"membership, and domains that\nare no VMs of their host, as the "
+		"member that is asked sees them.\n";
 	const struct ctl_option options[] = { { NULL, false, NULL } };
 	int r = ctl_parse(&argc, &argv, options, help);
 	struct json_object *o;

@@ -9,6 +9,7 @@ import time
 import unittest
 
 from harness import PoolCase, new_vm, wait_for
+from test_backup import ctl
 from test_guest import resident_kib
 
 MAX_MESSAGE = 256 * 1024
@@ -233,8 +234,8 @@ class FalseExecutor(PoolCase):
         """As fast as it can: most domains that fit into a packet, news of them, and
         results of nothing."""
         c = self.c
-        many = encode(state(*(domain(f"{i:08x}-0000-4000-8000-000000000000")
-                              for i in range(1400))))
+        many = encode(state(domain(STRANGER, 4711), *(
+            domain(f"{i:08x}-0000-4000-8000-000000000000") for i in range(1399))))
         self.assertLess(len(many), MAX_MESSAGE)
         self.liar.say(many)
         time.sleep(1)
@@ -259,6 +260,34 @@ class FalseExecutor(PoolCase):
         self.assertLess(slowest, 5)
         self.assertLess(resident_kib(self.m.daemon) - before, 32768)
         self.assert_serves()
+        self.assert_told_of_foreigners(many)
+
+    def assert_told_of_foreigners(self, many):
+        """Domains that are no VMs: any member tells of some of them and how many there
+        are, once, and no more when they are gone."""
+        other, c = self.pool.members[1], self.c
+
+        def messages():
+            return [m["body"] for m in c.message.get_all_records().values()
+                    if m["name"] == "FOREIGN_DOMAIN"]
+
+        def listed(state):
+            self.liar.say(state)
+            time.sleep(0.2)
+            return other.status()["foreign_domains"]
+        told = wait_for(lambda: listed(many), 30, "foreign domains are told of")
+        self.assertEqual(len(told), 16)
+        self.assertEqual({f["host"] for f in told}, {c.host.get_uuid(self.here)})
+        self.assertIn((4711, STRANGER), [(f["domid"], f["uuid"]) for f in told])
+        self.assertLess(len(c.host.get_other_config(self.here)), 40)
+        text = ctl(other, "status")
+        self.assertRegex(text, f"domid 4711 .*{STRANGER} since "
+                               r"\d{8}T\d\d:\d\d:\d\dZ")
+        self.assertIn("and 1384 more", text)
+        self.assertEqual(len([b for b in messages() if STRANGER in b]), 1)
+        wait_for(lambda: not listed(state()), 30, "foreign domains go")
+        self.assertNotIn("FOREIGN", ctl(other, "status"))
+        self.assertEqual(len([b for b in messages() if STRANGER in b]), 1)
 
 
 if __name__ == "__main__":

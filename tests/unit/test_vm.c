@@ -207,15 +207,6 @@ static void assert_quiet(const char *vm)
 					  F_host_current_operations)->n, 0);
 }
 
-static bool has_message(const char *name)
-{
-	for (struct record *m = store_first(w.store, CLASS_message); m;
-	     m = store_next(w.store, m))
-		if (value_is_str(m->fields[F_message_name], name))
-			return true;
-	return false;
-}
-
 static void test_life(void **state)
 {
 	char vm[REF_LEN + 1], metrics[REF_LEN + 1];
@@ -248,8 +239,8 @@ static void test_life(void **state)
 	assert_true(*value_get_str(field_of(vm, F_VM_other_config),
 				   "last_shutdown_time"));
 	assert_quiet(vm);
-	assert_true(has_message("VM_STARTED") && has_message("VM_SHUTDOWN") &&
-		    has_message("VM_REBOOTED") && has_message("VM_PAUSED"));
+	assert_true(messages_named("VM_STARTED") && messages_named("VM_SHUTDOWN") &&
+		    messages_named("VM_REBOOTED") && messages_named("VM_PAUSED"));
 	do_ok("VM.destroy", S(vm));
 	assert_null(store_get(w.store, vm));
 	assert_null(store_get(w.store, metrics));
@@ -426,7 +417,7 @@ static void test_guest_events(void **state)
 	do_ok("VM.set_actions_after_crash", S(vm), S("preserve"));
 	do_ok("VM.start", S(vm), B(false), B(false));
 	guest_does(vm, "crash");
-	assert_true(has_message("VM_CRASHED"));
+	assert_true(messages_named("VM_CRASHED"));
 	assert_state(vm, "Paused");
 	world_advance(20000);
 	assert_state(vm, "Paused");

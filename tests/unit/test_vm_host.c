@@ -1,7 +1,8 @@
 /* What a VM leaves on its host, and what only its host can tell of it: images of
- * memory, balloons, figures that are in no row. */
+ * memory, balloons, figures that are in no row, domains of nobody. */
 #include <math.h>
 
+#include "pool/foreign.h"
 #include "tests/unit/vm_world.h"
 
 /* ---- images that nobody will resume ---- */
@@ -95,15 +96,6 @@ static void test_image_of_a_busy_vm(void **state)
 	assert_int_equal(store_count(w.store, CLASS_job), 0);
 }
 
-static bool has_message(const char *name)
-{
-	for (struct record *m = store_first(w.store, CLASS_message); m;
-	     m = store_next(w.store, m))
-		if (value_is_str(m->fields[F_message_name], name))
-			return true;
-	return false;
-}
-
 static void test_image_that_stays(void **state)
 {
 	char vm[REF_LEN + 1], uuid[UUID_LEN + 1];
@@ -112,7 +104,7 @@ static void test_image_that_stays(void **state)
 	w.fail = "drop_image";
 	do_ok("VM.hard_shutdown", S(vm));
 	assert_state(vm, "Halted");
-	assert_true(has_message("SUSPEND_IMAGE_NOT_REMOVED"));
+	assert_true(messages_named("SUSPEND_IMAGE_NOT_REMOVED"));
 	assert_int_equal(store_count(w.store, CLASS_job), 0);
 }
 
@@ -276,6 +268,124 @@ static void test_data_sources(void **state)
 	expect_error(&r, "CANNOT_CONTACT_HOST", w.h[0].ref, NULL);
 }
 
+/* ---- domains that are no VMs of the host ---- */
+
+#define FOREIGN "f0e10000-0000-4000-8000-0000000000%02x"
+
+static struct dom *foreign_comes(unsigned n, int domid)
+{
+	char uuid[UUID_LEN + 1];
+	struct dom *d;
+
+	snprintf(uuid, sizeof uuid, FOREIGN, n);
+	d = dom_get(&w.h[0], uuid);
+	d->domid = domid;
+	d->state = RUNNING;
+	return d;
+}
+
+static unsigned foreign_known(void)
+{
+	struct foreign f;
+	unsigned n = 0;
+
+	while (foreign_at(row(w.h[0].ref), n, &f))
+		n++;
+	return n;
+}
+
+static const char *foreign_since(unsigned n)
+{
+	static struct foreign f;
+
+	assert_true(foreign_at(row(w.h[0].ref), n, &f));
+	return f.since;
+}
+
+static void assert_foreign(unsigned keys, int64_t count, unsigned messages)
+{
+	assert_int_equal(foreign_known(), keys);
+	assert_int_equal(foreign_count(row(w.h[0].ref)), count);
+	assert_int_equal(messages_named("FOREIGN_DOMAIN"), messages);
+}
+
+static void test_foreign_domain(void **state)
+{
+	struct dom *d = foreign_comes(1, 7);
+	char since[DATE_LEN + 1];
+	struct foreign f;
+	unsigned n;
+
+	world_advance(10000);
+	assert_foreign(1, 1, 1);
+	assert_true(foreign_at(row(w.h[0].ref), 0, &f));
+	assert_string_equal(f.uuid, d->vm);
+	assert_int_equal(f.domid, 7);
+	strcpy(since, f.since);
+	assert_non_null(strstr(record_str(message_named("FOREIGN_DOMAIN", &n),
+					  F_message_body), d->vm));
+	/* Said once, not again by another process; never touched. */
+	daemon_stop(&w.h[0]);
+	daemon_start(&w.h[0]);
+	lead(0);
+	world_advance(60000);
+	assert_foreign(1, 1, 1);
+	assert_string_equal(foreign_since(0), since);
+	assert_int_equal(d->state, RUNNING);
+	/* Another domain of the same uuid is another one. */
+	d->domid = 8;
+	world_advance(15000);
+	assert_foreign(1, 1, 2);
+	assert_string_not_equal(foreign_since(0), since);
+	d->state = GONE;
+	world_advance(15000);
+	assert_foreign(0, 0, 2);
+	assert_null(value_get(field_of(w.h[0].ref, F_host_other_config),
+			      "foreign_domains"));
+}
+
+/* Its VM is known: it should have no domain, and this one is not taken in. */
+static void test_foreign_domain_of_a_vm(void **state)
+{
+	char vm[REF_LEN + 1], uuid[UUID_LEN + 1];
+	struct dom *d;
+
+	suspended(vm, uuid);
+	d = dom_get(&w.h[0], uuid);
+	d->state = RUNNING;
+	world_advance(10000);
+	assert_foreign(1, 1, 1);
+	assert_state(vm, "Suspended");
+	assert_int_equal(d->state, RUNNING);
+}
+
+static void test_many_foreign_domains(void **state)
+{
+	uint64_t generation;
+	char since[DATE_LEN + 1];
+
+	foreign_comes(1, 1);
+	world_advance(15000);
+	strcpy(since, foreign_since(0));
+	for (unsigned i = 0; i < 30; i++)
+		foreign_comes(i, (int)i);
+	world_advance(15000);
+	assert_foreign(FOREIGN_MAX, 30, 2);
+	assert_string_equal(foreign_since(1), since);
+	generation = store_generation(w.store);
+	world_advance(60000);
+	assert_int_equal(store_generation(w.store), generation);
+	/* However fast they come and go. */
+	for (int t = 0; t < 60; t++) {
+		for (unsigned i = 0; i < 30; i++)
+			foreign_comes(i, 1000 + t);
+		tell_state(&w.h[0]);
+		world_advance(1000);
+	}
+	assert_int_equal(foreign_known(), FOREIGN_MAX);
+	assert_true(messages_named("FOREIGN_DOMAIN") <= 2 + 7);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -287,6 +397,9 @@ int main(void)
 		two_test(test_wait_for_memory),
 		one_test(test_wait_for_memory_ends),
 		two_test(test_data_sources),
+		one_test(test_foreign_domain),
+		one_test(test_foreign_domain_of_a_vm),
+		one_test(test_many_foreign_domains),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

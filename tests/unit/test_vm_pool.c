@@ -577,8 +577,13 @@ static void test_declared_dead(void **state)
 	 * itself paused; what a fence device would have prevented.) */
 	dom_get(&w.h[1], text_of(vm, F_VM_uuid))->state = PAUSED;
 	dom_get(&w.h[1], text_of(vm, F_VM_uuid))->domid = 99;
+	w.fail = "hard_shutdown";
 	host_returns(1);
+	world_advance(30000); /* it tries again, and says so once */
+	w.fail = NULL;
+	world_advance(6000);
 	assert_settled(vm, 0);
+	assert_int_equal(messages_named("VM_COPY_DESTROYED"), 1);
 	do_ok("VM.hard_shutdown", S(vm));
 }
 

@@ -750,6 +750,29 @@ static inline bool set_has(const struct value *set, const char *text)
 	return false;
 }
 
+/* The newest of them. */
+static inline struct record *message_named(const char *name, unsigned *ret_n)
+{
+	struct record *found = NULL;
+
+	*ret_n = 0;
+	for (struct record *m = store_first(w.store, CLASS_message); m;
+	     m = store_next(w.store, m))
+		if (value_is_str(m->fields[F_message_name], name)) {
+			found = m;
+			++*ret_n;
+		}
+	return found;
+}
+
+static inline unsigned messages_named(const char *name)
+{
+	unsigned n;
+
+	message_named(name, &n);
+	return n;
+}
+
 static inline struct record *find_by_name(int cls, const char *name)
 {
 	struct value *set = store_by_name(w.store, cls, name);

@@ -132,6 +132,7 @@ void xl_tls_close(struct xl_tls *t)
 		SSL_free(t->ssl);
 	if (t->ctx)
 		SSL_CTX_free(t->ctx);
+	buf_deinit(&t->out);
 	if (t->fd >= 0)
 		close(t->fd);
 	t->ssl = t->ctx = NULL;
@@ -162,47 +163,124 @@ int xl_tls_read(struct xl_tls *t, char *p, size_t n)
 	return 0;
 }
 
-static int put_length(struct xl_tls *t, uint32_t n)
-{
-	_cleanup_(buf_deinit) struct buf b = BUF_INIT;
+/* ---- a guest's stream ---- */
 
-	buf_put_u32(&b, n);
-	return xl_tls_write(t, b.data, b.len);
+/* So many bytes are looked at as one: of a page of zeros, wherever it begins,
+ * seven eighths are found. */
+#define UNIT 512
+
+static bool unit_is_zero(const char *p)
+{
+	uint64_t words[UNIT / 8], any = 0;
+
+	memcpy(words, p, sizeof(words));
+	for (size_t i = 0; i < UNIT / 8; i++)
+		any |= words[i];
+	return any == 0;
+}
+
+/* How many bytes from p on are zero, or are not, in whole units. What is left
+ * at the end, less than a unit, is taken as it is. */
+static size_t stretch(const char *p, size_t n, bool zero)
+{
+	size_t k = 0;
+
+	n = MIN(n, (size_t)XL_TLS_RUN);
+	while (n - k >= UNIT && unit_is_zero(p + k) == zero)
+		k += UNIT;
+	return zero || n - k >= UNIT ? k : n;
+}
+
+static void put_run(struct buf *b, size_t zeros, const char *p, size_t n)
+{
+	buf_put_u32(b, (uint32_t)zeros);
+	buf_put_u32(b, (uint32_t)n);
+	buf_append(b, p, n);
+}
+
+static int send_runs(struct xl_tls *t)
+{
+	int r = xl_tls_write(t, t->out.data, t->out.len);
+
+	t->out.len = 0;
+	return r;
 }
 
 ssize_t xl_tls_put_chunk(void *data, char *p, size_t n)
 {
-	int r = put_length(data, (uint32_t)n);
+	struct xl_tls *t = data;
+	int r;
 
-	if (r == 0)
-		r = xl_tls_write(data, p, n);
+	for (size_t done = 0; done < n;) {
+		size_t zeros = stretch(p + done, n - done, true);
+		size_t begin = done + zeros;
+		size_t bytes = stretch(p + begin, n - begin, false);
+
+		put_run(&t->out, zeros, p + begin, bytes);
+		done = begin + bytes;
+	}
+	r = send_runs(t);
 	return r < 0 ? r : (ssize_t)n;
 }
 
 int xl_tls_end_chunks(struct xl_tls *t)
 {
-	return put_length(t, 0);
+	put_run(&t->out, 0, NULL, 0);
+	return send_runs(t);
+}
+
+static int get_run(struct xl_tls *t)
+{
+	char head[8];
+	struct reader rd = reader_of(head, sizeof(head));
+	int r = xl_tls_read(t, head, sizeof(head));
+
+	if (r < 0)
+		return r;
+	t->zeros = reader_u32(&rd);
+	t->left = reader_u32(&rd);
+	t->ended = t->zeros == 0 && t->left == 0;
+	if (t->zeros <= XL_TLS_RUN && t->left <= XL_TLS_RUN)
+		return 0;
+	snprintf(t->why, sizeof(t->why), "the other host sends nonsense");
+	return -EBADMSG;
+}
+
+/* At most n bytes of the run: none only at the end of all. */
+static ssize_t get_part(struct xl_tls *t, char *p, size_t n)
+{
+	size_t k = 0;
+	int r = t->zeros || t->left ? 0 : get_run(t);
+
+	if (r < 0)
+		return r;
+	if (t->zeros > 0) {
+		k = MIN(n, (size_t)t->zeros);
+		memset(p, 0, k);
+		t->zeros -= (uint32_t)k;
+	} else if (t->left > 0) {
+		if (SSL_read_ex(t->ssl, p, MIN(n, (size_t)t->left), &k) != 1)
+			return fail(t, -EPIPE, "the link broke");
+		t->left -= (uint32_t)k;
+	}
+	return (ssize_t)k;
 }
 
 ssize_t xl_tls_get_chunk(void *data, char *p, size_t n)
 {
 	struct xl_tls *t = data;
-	int r;
+	size_t done = 0;
 
-	if (t->ended)
-		return 0;
-	if (t->left == 0) {
-		char head[4];
-		struct reader rd = reader_of(head, sizeof(head));
+	while (done < n && !t->ended) {
+		ssize_t k = get_part(t, p + done, n - done);
 
-		r = xl_tls_read(t, head, sizeof(head));
-		if (r < 0)
-			return r;
-		t->left = reader_u32(&rd);
-		t->ended = t->left == 0;
+		if (k < 0)
+			return k;
+		done += (size_t)k;
+		/* Many runs are one write, but nothing that is here waits
+		 * for what is still to come. */
+		if (done > 0 && t->zeros == 0 && !SSL_has_pending(t->ssl))
+			break;
 	}
-	n = MIN(n, (size_t)t->left);
-	r = xl_tls_read(t, p, n);
-	t->left -= (uint32_t)n;
-	return r < 0 ? r : (ssize_t)n;
+	return (ssize_t)done;
 }

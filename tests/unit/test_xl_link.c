@@ -12,6 +12,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <openssl/bio.h>
+#include <openssl/ssl.h>
+
 #include <cmocka.h>
 
 #include "base/buf.h"
@@ -271,6 +274,186 @@ static void test_link_breaks(void **state)
 	assert_int_equal(d.r, -EPIPE);
 }
 
+/* ---- what travels over it ---- */
+
+/* A link in the hands of a test: the destination takes, in pieces of `piece`
+ * bytes, until the end or an error, in a thread. */
+struct trip {
+	struct end d, s;
+	struct xl_tls to, from;
+	size_t piece;
+	struct buf got;
+	uint64_t wire; /* bytes of TLS */
+	int r;	       /* what the destination met at last */
+};
+
+static void *taker(void *data)
+{
+	struct trip *t = data;
+	_cleanup_(freep) char *p = xmalloc(t->piece);
+	ssize_t k;
+
+	t->r = xl_tls_open(&t->to, &t->d.files, t->d.fd, true);
+	while (t->r == 0 &&
+	       (k = xl_tls_get_chunk(&t->to, p, t->piece)) != 0) {
+		t->r = k < 0 ? (int)k : 0;
+		buf_append(&t->got, p, k < 0 ? 0 : (size_t)k);
+		/* Whatever came is here before more is sent. */
+		if (t->piece == XL_TLS_RUN)
+			xl_tls_write(&t->to, "+", 1);
+	}
+	return NULL;
+}
+
+static void trip_begin(struct trip *t, size_t piece)
+{
+	int pair[2];
+
+	memset(t, 0, sizeof(*t));
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0,
+				    pair), 0);
+	t->piece = piece;
+	end_init(&t->d, "a", "both", pair[0]);
+	end_init(&t->s, "b", "both", pair[1]);
+	assert_int_equal(pthread_create(&t->d.thread, NULL, taker, t), 0);
+	assert_int_equal(xl_tls_open(&t->from, &t->s.files, t->s.fd, false), 0);
+	t->wire = BIO_number_written(SSL_get_wbio(t->from.ssl));
+}
+
+/* Cuts the link. What the destination got is t->got, and its last word t->r. */
+static void trip_end(struct trip *t)
+{
+	t->wire = BIO_number_written(SSL_get_wbio(t->from.ssl)) - t->wire;
+	xl_tls_close(&t->from);
+	pthread_join(t->d.thread, NULL);
+	xl_tls_close(&t->to);
+	end_deinit(&t->d);
+	end_deinit(&t->s);
+}
+
+/* Bytes none of which is zero. */
+static void fill(char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		p[i] = (char)(1 + (i * 7 + (i >> 9)) % 255);
+}
+
+/* Through the link and out of it again, the same; how many bytes of TLS. */
+static uint64_t travel(char *p, size_t n, size_t chunk, size_t piece)
+{
+	struct trip t;
+
+	trip_begin(&t, piece);
+	for (size_t i = 0; i < n; i += chunk) {
+		size_t k = MIN(chunk, n - i);
+
+		assert_int_equal(xl_tls_put_chunk(&t.from, p + i, k), k);
+	}
+	assert_int_equal(xl_tls_end_chunks(&t.from), 0);
+	trip_end(&t);
+	assert_int_equal(t.r, 0);
+	assert_int_equal(t.got.len, n);
+	assert_memory_equal(t.got.data, p, n);
+	buf_deinit(&t.got);
+	return t.wire;
+}
+
+static void test_zeros_are_not_sent(void **state)
+{
+	size_t n = (3u << 20) + 17;
+	_cleanup_(freep) char *p = xcalloc(1, n);
+
+	assert_in_range(travel(p, n, 1 << 20, 70000), 1, 1000);
+	assert_in_range(travel(p, n, n, 1u << 19), 1, 1000);
+	/* An end alone, a chunk of a few zeros. */
+	assert_in_range(travel(p, 0, 1, 100), 1, 100);
+	assert_in_range(travel(p, 3, 3, 100), 1, 100);
+	/* And where there are none, little is added. */
+	fill(p, n);
+	assert_in_range(travel(p, n, 1 << 20, 70000), n, n + n / 200);
+	/* Of a few bytes only the last one. */
+	memset(p, 0, n);
+	p[n - 1] = 1;
+	assert_in_range(travel(p, n, 1 << 20, 4097), 1, 1000);
+}
+
+/* Pages of zeros begin anywhere in what a read brought. */
+static void test_zeros_anywhere(void **state)
+{
+	enum { CHUNK = 8192, PAGE = 4096, OFFSETS = 1100 };
+	size_t n = (size_t)CHUNK * OFFSETS;
+	_cleanup_(freep) char *p = xmalloc(n);
+	uint64_t sent;
+
+	fill(p, n);
+	for (size_t i = 0; i < OFFSETS; i++)
+		memset(p + i * CHUNK + i, 0, PAGE);
+	sent = travel(p, n, CHUNK, 5000);
+	assert_in_range(sent, n / 2, n - (size_t)OFFSETS * (PAGE - 700));
+	/* Chunks of any length, too. */
+	travel(p, 1 << 20, 4099, 1023);
+	travel(p, 1 << 12, 1, 1 << 15);
+}
+
+/* The destination hands on what it has, though more is to come. */
+static void test_nothing_is_held_back(void **state)
+{
+	char p[3000] = "hello", plus;
+	struct trip t;
+
+	trip_begin(&t, XL_TLS_RUN);
+	for (int i = 0; i < 20; i++) {
+		p[i % 2 ? 0 : sizeof(p) - 1] ^= 1;
+		assert_int_equal(xl_tls_put_chunk(&t.from, p, sizeof(p)),
+				 sizeof(p));
+		assert_int_equal(xl_tls_read(&t.from, &plus, 1), 0);
+	}
+	trip_end(&t);
+	assert_int_equal(t.got.len, 20 * sizeof(p));
+	buf_deinit(&t.got);
+}
+
+/* Words of a source that lies: the destination's last word, and how much it
+ * took before. */
+static int lie(uint32_t zeros, uint32_t length, size_t cut, size_t *ret_got)
+{
+	_cleanup_(buf_deinit) struct buf b = BUF_INIT;
+	struct trip t;
+
+	buf_put_u32(&b, zeros);
+	buf_put_u32(&b, length);
+	buf_puts(&b, "guest");
+	trip_begin(&t, 1000);
+	assert_int_equal(xl_tls_write(&t.from, b.data, MIN(cut, b.len)), 0);
+	trip_end(&t);
+	*ret_got = t.got.len;
+	buf_deinit(&t.got);
+	return t.r;
+}
+
+static void test_lies(void **state)
+{
+	static const uint32_t absurd[] = { XL_TLS_RUN + 1, 0x7fffffff,
+					   0x80000000, 0xffffffff };
+	size_t got;
+
+	for (size_t i = 0; i < sizeof(absurd) / sizeof(*absurd); i++) {
+		assert_int_equal(lie(absurd[i], 0, 8, &got), -EBADMSG);
+		assert_int_equal(got, 0);
+		assert_int_equal(lie(0, absurd[i], 13, &got), -EBADMSG);
+		assert_int_equal(lie(1, absurd[i], 13, &got), -EBADMSG);
+		assert_int_equal(got, 0);
+	}
+	/* The most that may be said, and then nothing. */
+	assert_int_equal(lie(XL_TLS_RUN, 0, 8, &got), -EPIPE);
+	assert_int_equal(got, XL_TLS_RUN);
+	/* Cut anywhere, a stream has no end. */
+	for (size_t cut = 0; cut < 13; cut++)
+		assert_int_equal(lie(300, 5, cut, &got), -EPIPE);
+	assert_int_equal(lie(300, 5, 13, &got), -EPIPE);
+	assert_int_equal(got, 305);
+}
+
 /* ---- set-up ---- */
 
 static int make_files(void **state)
@@ -307,6 +490,10 @@ int main(void)
 		cmocka_unit_test(test_link),
 		cmocka_unit_test(test_link_strangers),
 		cmocka_unit_test(test_link_breaks),
+		cmocka_unit_test(test_zeros_are_not_sent),
+		cmocka_unit_test(test_zeros_anywhere),
+		cmocka_unit_test(test_nothing_is_held_back),
+		cmocka_unit_test(test_lies),
 	};
 
 	return cmocka_run_group_tests(tests, make_files, remove_files);

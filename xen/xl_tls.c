@@ -139,6 +139,11 @@ void xl_tls_close(struct xl_tls *t)
 	t->fd = -1;
 }
 
+const char *xl_tls_cipher(const struct xl_tls *t)
+{
+	return SSL_get_cipher_name(t->ssl);
+}
+
 /* ---- bytes ---- */
 
 int xl_tls_write(struct xl_tls *t, const char *p, size_t n)
@@ -147,6 +152,7 @@ int xl_tls_write(struct xl_tls *t, const char *p, size_t n)
 
 	if (n > 0 && SSL_write_ex(t->ssl, p, n, &done) != 1)
 		return fail(t, -EPIPE, "sending");
+	t->sent += n;
 	return 0;
 }
 

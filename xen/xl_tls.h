@@ -36,6 +36,7 @@ struct xl_tls {
 	uint32_t zeros, left; /* of the run that is being read */
 	bool ended;	      /* its end has come */
 	struct buf out;	      /* runs, to be sent at once */
+	uint64_t sent;	      /* bytes, before their encryption */
 	char why[160]; /* what went wrong */
 };
 
@@ -44,6 +45,8 @@ struct xl_tls {
 int xl_tls_open(struct xl_tls *t, const struct xl_tls_files *f, int fd,
 		bool server);
 void xl_tls_close(struct xl_tls *t);
+/* Its name, of what encrypts. */
+const char *xl_tls_cipher(const struct xl_tls *t);
 int xl_tls_write(struct xl_tls *t, const char *p, size_t n);
 int xl_tls_read(struct xl_tls *t, char *p, size_t n); /* all n */
 /* Far sides of a pump; data is the struct xl_tls. What was put is under way;

@@ -246,8 +246,9 @@ static int send_guest(struct xl_worker *w, struct xl_tls *t, uint32_t domid)
 	xl_tls_patience(t, ANSWER_S);
 	if (xl_tls_read(t, ok, sizeof(ok)) < 0)
 		return fail_move(w, "the destination did not take the guest");
-	log_info("VM %s: %llu bytes sent", w->vm,
-		 (unsigned long long)pump.bytes);
+	log_info("VM %s: %llu bytes sent as %llu, %s", w->vm,
+		 (unsigned long long)pump.bytes, (unsigned long long)t->sent,
+		 xl_tls_cipher(t));
 	return 0;
 }
 

@@ -1,4 +1,6 @@
 """The lab itself, and the daemons in it, before anything is built on them."""
+import socket
+import ssl
 import time
 import unittest
 
@@ -53,6 +55,16 @@ class Lab(LabCase):
         a.set_cable(True)
         wait_for(lambda: a.ask(ping)[0] == 0, 30, "the cable works again")
         self.pool.wait_formed(timeout=90)
+
+    def test_06_cheap_cipher(self):
+        """dom0's libssl prefers the cipher that is cheapest under emulation, to
+        whatever a client prefers."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        for m in self.pool.members:
+            with socket.create_connection(m.endpoint(True), 30) as plain:
+                with context.wrap_socket(plain) as s:
+                    self.assertEqual(s.cipher()[0], "TLS_CHACHA20_POLY1305_SHA256")
 
 
 if __name__ == "__main__":

@@ -223,8 +223,7 @@ static void host_message(struct pool *p, const struct value *msg)
 		p->hosts->state_is_fresh = false;
 	} else if (!strcmp(type, "domain")) {
 		p->hosts->state_is_fresh = false;
-		vm_domain_event(p, value_get_str(msg, "vm"),
-				value_get_str(msg, "event"));
+		vm_domain_event(p, msg);
 	}
 }
 

@@ -164,7 +164,7 @@ void job_leader_tick(struct pool *p);
 
 /* ---- vm_reconcile.c ---- */
 void vm_reconcile(struct pool *p, const struct value *state);
-void vm_domain_event(struct pool *p, const char *vm_uuid, const char *event);
+void vm_domain_event(struct pool *p, const struct value *msg);
 
 /* ---- vm_guest.c: what guests tell and are told ---- */
 extern const struct pool_module guest_module;

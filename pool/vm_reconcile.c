@@ -141,14 +141,18 @@ static bool lives_here(const struct pool *p, const struct record *vm)
 	       value_equal(vm->fields[F_VM_resident_on], me->ref);
 }
 
-void vm_domain_event(struct pool *p, const char *vm_uuid, const char *event)
+void vm_domain_event(struct pool *p, const struct value *msg)
 {
-	struct record *vm = store_by_uuid(store_of(p), CLASS_VM, vm_uuid);
+	struct record *vm = store_by_uuid(store_of(p), CLASS_VM,
+					  value_get_str(msg, "vm"));
+	int64_t domid = value_get_int(msg, "domid", -1);
 
 	/* While a job works on the VM the event is its doing, or its result
-	 * will tell. */
-	if (lives_here(p, vm) && !job_of_vm(store_of(p), value_str(vm->ref)))
-		follow_event(p, vm, event);
+	 * will tell. An earlier domain's end, heard late, is not this one's; and
+	 * if the row has it wrong the next `state` tells. */
+	if (lives_here(p, vm) && record_int(vm, F_VM_domid) == domid &&
+	    !job_of_vm(store_of(p), value_str(vm->ref)))
+		follow_event(p, vm, value_get_str(msg, "event"));
 }
 
 /* ---- making domains as the rows say ---- */

@@ -388,16 +388,21 @@ static void test_cancel(void **state)
 
 /* ---- guests on their own ---- */
 
+static void tell_event(const char *vm, int64_t domid, const char *event)
+{
+	tell(&w.h[0], value_struct_of("type", S("domain"), "vm",
+				      S(text_of(vm, F_VM_uuid)), "domid",
+				      I(domid), "event", S(event), NULL));
+	world_run();
+}
+
 static void guest_does(const char *vm, const char *event)
 {
 	struct dom *d = dom_find(&w.h[0], text_of(vm, F_VM_uuid));
 
 	d->state = strcmp(event, "gone") ? SHUT : GONE;
 	d->reason = event;
-	tell(&w.h[0], value_struct_of("type", S("domain"), "vm", S(d->vm),
-				      "domid", I(d->domid), "event", S(event),
-				      NULL));
-	world_run();
+	tell_event(vm, d->domid, event);
 }
 
 static void test_guest_events(void **state)
@@ -424,6 +429,35 @@ static void test_guest_events(void **state)
 	do_ok("VM.hard_shutdown", S(vm));
 	do_ok("VM.start", S(vm), B(false), B(false));
 	guest_does(vm, "gone");
+	assert_state(vm, "Halted");
+	assert_quiet(vm);
+}
+
+/* Of the domain before a reboot, heard when the next one runs. */
+static void test_late_events(void **state)
+{
+	static const char *const events[] = { "shutdown", "reboot", "crash",
+					      "gone" };
+	char vm[REF_LEN + 1];
+	int64_t old, domid;
+
+	make_vm(vm, "late");
+	do_ok("VM.start", S(vm), B(false), B(false));
+	old = record_int(row(vm), F_VM_domid);
+	do_ok("VM.hard_reboot", S(vm));
+	domid = record_int(row(vm), F_VM_domid);
+	assert_int_not_equal(domid, old);
+	for (size_t i = 0; i < ARRAY_LEN(events); i++) {
+		tell_event(vm, old, events[i]);
+		world_advance(10000);
+		assert_state(vm, "Running");
+		assert_int_equal(record_int(row(vm), F_VM_domid), domid);
+	}
+	assert_int_equal(messages_named("VM_CRASHED"), 0);
+	/* A row that has the domid wrong: what happened is not lost. */
+	dom_find(&w.h[0], text_of(vm, F_VM_uuid))->domid = 77;
+	guest_does(vm, "shutdown");
+	world_advance(10000);
 	assert_state(vm, "Halted");
 	assert_quiet(vm);
 }
@@ -711,6 +745,7 @@ int main(void)
 		one_test(test_hard_shutdown_cancels),
 		one_test(test_cancel),
 		one_test(test_guest_events),
+		one_test(test_late_events),
 		one_test(test_restart_gap),
 		one_test(test_state_repairs),
 		one_test(test_card_mtu),

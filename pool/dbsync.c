@@ -274,6 +274,35 @@ static bool refresh_hardware(struct pool *p, struct txn *t, struct draft *d,
 	return whole;
 }
 
+/* It is tried each second. The first failures are ordinary (others write the
+ * row, the pool has no master yet), and the log is told now and then only. */
+#define FAILURES_FIRST 5
+#define FAILURES_EVERY 600
+
+static void refresh_failed(struct pool *p, int error, struct txn_result result)
+{
+	unsigned n = ++p->hosts->sync_failures;
+
+	if (n != FAILURES_FIRST && n % FAILURES_EVERY != 0)
+		return;
+	if (error < 0)
+		log_warn("this host's own rows cannot be refreshed (tried %u "
+			 "times, goes on): %s", n, strerror(-error));
+	else
+		log_warn("this host's own rows cannot be refreshed (tried %u "
+			 "times, goes on): status %d, item %u of the "
+			 "transaction", n, (int)result.status, result.item);
+}
+
+static void refresh_worked(struct pool *p)
+{
+	p->hosts->synced = true;
+	p->hosts->hardware_synced |= p->hosts->hardware_sent;
+	if (p->hosts->sync_failures >= FAILURES_FIRST)
+		log_info("this host's own rows are refreshed again");
+	p->hosts->sync_failures = 0;
+}
+
 static void on_refreshed(void *data, int error, struct txn_result result)
 {
 	struct pool *p = data;
@@ -281,13 +310,13 @@ static void on_refreshed(void *data, int error, struct txn_result result)
 	if (!p->hosts)
 		return;
 	p->hosts->sync_pending = false;
-	if (error == 0 && result.status == TXN_OK) {
-		p->hosts->synced = true;
-		p->hosts->hardware_synced |= p->hosts->hardware_sent;
-	}
+	if (error == 0 && result.status == TXN_OK)
+		refresh_worked(p);
+	else
+		refresh_failed(p, error, result);
 }
 
-void dbsync_refresh_host(struct pool *p)
+void dbsync_refresh_host(struct pool *p, int error)
 {
 	struct record *host = pool_this_host(p);
 	const struct value *state =
@@ -296,7 +325,9 @@ void dbsync_refresh_host(struct pool *p)
 	struct txn *t;
 	struct draft d;
 
-	if (!host || p->hosts->sync_pending)
+	if (error < 0)
+		refresh_failed(p, error, (struct txn_result){ 0 });
+	if (error < 0 || !host || p->hosts->sync_pending)
 		return;
 	me = dbsync_describe_host(p);
 	t = txn_new("host start");

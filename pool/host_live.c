@@ -118,8 +118,7 @@ static void on_barrier(void *data, int error)
 	if (!p->hosts)
 		return;
 	p->hosts->barrier_pending = false;
-	if (error == 0)
-		dbsync_refresh_host(p);
+	dbsync_refresh_host(p, error);
 }
 
 /* Own rows are written once after the start, and once more when the executor

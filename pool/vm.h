@@ -178,7 +178,6 @@ extern const struct handler_def host_handlers[];
 extern const struct handler_def member_handlers[];
 extern const struct handler_def pool_class_handlers[];
 extern const struct pool_module host_module;
-
 extern const struct pool_module member_module;
 
 struct host_state {
@@ -192,8 +191,8 @@ struct host_state {
 	bool synced;          /* own rows have been refreshed since the start */
 	bool hardware_sent;   /* ... the refresh under way has all hardware in it */
 	bool hardware_synced; /* ... what the executor told is in them too */
-	bool master_pending;
-	bool reconciling;
+	bool master_pending, reconciling;
+	unsigned sync_failures; /* of own rows, one after the other */
 	int64_t foreign_due_ms;   /* foreign.h: before it nothing is written */
 	bool evacuation_pending; /* a transaction of host.evacuate */
 };
@@ -229,8 +228,9 @@ void dbsync_dom0_size(struct draft *vm, const struct value *description);
 /* ---- dbsync.c ---- */
 /* The first transaction of a new pool, on its serving leader. */
 void dbsync_create_pool(struct pool *p);
-/* Refreshes this host's own rows; cheap when nothing differs. */
-void dbsync_refresh_host(struct pool *p);
+/* Refreshes this host's own rows, after a read barrier that ended with error;
+ * cheap when nothing differs. */
+void dbsync_refresh_host(struct pool *p, int error);
 void dbsync_refresh_metrics(struct pool *p);
 
 /* ---- member.c ---- */

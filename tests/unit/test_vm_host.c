@@ -386,6 +386,58 @@ static void test_many_foreign_domains(void **state)
 	assert_true(messages_named("FOREIGN_DOMAIN") <= 2 + 7);
 }
 
+/* ---- a host that cannot write its own rows ---- */
+
+static FILE *log_begin(int *ret_stderr)
+{
+	FILE *f = tmpfile();
+
+	assert_non_null(f);
+	*ret_stderr = dup(STDERR_FILENO);
+	assert_true(dup2(fileno(f), STDERR_FILENO) >= 0);
+	return f;
+}
+
+/* How many lines have it. */
+static unsigned log_end(FILE *f, int old_stderr, const char *text)
+{
+	char line[1024];
+	unsigned n = 0;
+
+	assert_true(dup2(old_stderr, STDERR_FILENO) >= 0);
+	close(old_stderr);
+	rewind(f);
+	while (fgets(line, sizeof line, f))
+		n += strstr(line, text) != NULL;
+	fclose(f);
+	return n;
+}
+
+static void test_rows_that_cannot_be_written(void **state)
+{
+	FILE *f;
+	int old;
+
+	w.h[1].cut = true;
+	daemon_stop(&w.h[1]);
+	f = log_begin(&old);
+	daemon_start(&w.h[1]);
+	world_advance(300000);
+	assert_int_equal(log_end(f, old, "own rows cannot be refreshed (tried "
+					 "5 times, goes on): Connection timed"),
+			 1);
+	f = log_begin(&old);
+	world_advance(400000);
+	assert_int_equal(log_end(f, old, "own rows cannot"), 1);
+	f = log_begin(&old);
+	w.h[1].cut = false;
+	world_advance(60000);
+	assert_int_equal(log_end(f, old, "own rows are refreshed again"), 1);
+	f = log_begin(&old);
+	world_advance(60000);
+	assert_int_equal(log_end(f, old, "own rows"), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -400,6 +452,7 @@ int main(void)
 		one_test(test_foreign_domain),
 		one_test(test_foreign_domain_of_a_vm),
 		one_test(test_many_foreign_domains),
+		two_test(test_rows_that_cannot_be_written),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -821,16 +821,49 @@ static struct pool *make_pool(struct daemon *d)
 	return pool_new(&cfg, &hooks);
 }
 
+static const char *http_address(const struct options *o)
+{
+	bool loopback = !strncmp(o->address, "127.", 4) ||
+			!strcmp(o->address, "::1");
+
+	return loopback ? o->address : "127.0.0.1";
+}
+
+/* A start that can come to nothing begins no folder. In one that is there the
+ * lock tells more than the ports do. */
+static int check_ports(const struct daemon *d)
+{
+	const struct options *o = &d->opt;
+	const struct {
+		const char *address;
+		unsigned port;
+	} wanted[] = { { o->address, o->https_port },
+		       { http_address(o), o->http_port },
+		       { o->address, o->peer_port } };
+	_cleanup_(freep) char *begun = path_in(d, "host-uuid");
+	int r = 0;
+
+	if (access(begun, F_OK) == 0)
+		return 0;
+	for (size_t i = 0; i < ARRAY_LEN(wanted) && r == 0; i++) {
+		r = front_check_port(wanted[i].address, wanted[i].port);
+		if (r < 0)
+			log_error("cannot listen on %s port %u: %s; is the "
+				  "address right, and no other daemon there? "
+				  "Nothing was written", wanted[i].address,
+				  wanted[i].port, strerror(-r));
+	}
+	return r;
+}
+
 static int start_front(struct daemon *d)
 {
 	const struct options *o = &d->opt;
-	bool loopback = !strncmp(o->address, "127.", 4) ||
-			!strcmp(o->address, "::1");
 	struct front_config cfg = {
 		.address = o->address,
 		.https_port = o->https_port,
 		.http_port = o->http_port,
-		.http_address = loopback ? o->address : "127.0.0.1",
+		.http_address = http_address(o),
 		.unix_path = o->unix_socket,
 		.cert_file = d->cert_file,
 		.key_file = d->key_file,
@@ -886,7 +919,7 @@ static int start(struct daemon *d)
 				      path_in(d, "images");
 	d->peer_address = xasprintf(strchr(o->address, ':') ? "[%s]:%u" : "%s:%u",
 				    o->address, o->peer_port);
-	if ((r = make_dir(o->data_dir)) < 0 ||
+	if ((r = check_ports(d)) < 0 || (r = make_dir(o->data_dir)) < 0 ||
 	    (!o->image_dir && (r = make_dir(d->image_dir)) < 0) ||
 	    (r = load_host_uuid(d)) < 0 || (r = load_certificate(d)) < 0 ||
 	    (r = load_first_password(d)) < 0 || (r = finish_joining(d)) < 0 ||

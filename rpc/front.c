@@ -336,10 +336,13 @@ static int bind_tcp(const char *address, unsigned port, bool shared)
 
 /* Would bind() share the port with another process of ours, a second daemon?
  * A socket that does not share tells. */
-static int check_port_free(const char *address, unsigned port)
+int front_check_port(const char *address, unsigned port)
 {
-	int fd = bind_tcp(address, port, false), r = 0;
+	int fd, r = 0;
 
+	if (port == 0)
+		return 0;
+	fd = bind_tcp(address, port, false);
 	if (fd < 0)
 		return fd;
 	if (listen(fd, 1) < 0)
@@ -355,7 +358,7 @@ static int listen_tcp(struct front *f, enum listener_kind kind,
 
 	if (port == 0)
 		return 0;
-	r = check_port_free(address, port);
+	r = front_check_port(address, port);
 	for (unsigned i = 0; i < f->n_threads && r >= 0; i++) {
 		r = bind_tcp(address, port, true);
 		if (r < 0)

@@ -36,6 +36,9 @@ struct front_config {
  * (through call_reply/call_fail), at any later time. */
 typedef void (*front_call_fn)(void *data, struct call *c);
 
+/* Could one listen there? 0, or a negative errno. port 0: nobody wants to. */
+int front_check_port(const char *address, unsigned port);
+
 /* Starts the threads and listens. The process must ignore SIGPIPE. core is the loop of the thread that runs
  * front_call_fn. Negative errno and a log line that names the address on
  * failure. */

@@ -351,6 +351,7 @@ class BadInput(PoolCase):
         said = second(self.pool.dir / "other", self.m.address)
         self.assertIn(self.m.address, said)
         self.assertRegex(said, "in use|listen")
+        self.assertFalse((self.pool.dir / "other").exists(), "a folder was begun")
         self.assertEqual(self.client(0).pool.get_all(), [self.ref])
 
     def test_14_bad_options(self):

@@ -50,11 +50,15 @@ class Install(unittest.TestCase):
         conf = self.root / "all.conf"
         conf.write_text(sample.replace("\n#address", "\naddress")
                         .replace("\n#root-pass", "\nroot-pass"))
-        ran = subprocess.run([self.root / "usr/sbin/xenpoold", f"--config={conf}",
-                              "--data-dir=/proc/none"], stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, text=True, timeout=20)
-        self.assertEqual(ran.returncode, 1, ran.stdout)
-        self.assertIn("/proc/none", ran.stdout)
+        for options, wanted in (([], "192.0.2.11 port 443"),
+                                (["--address=127.0.0.9", "--https-port=8443",
+                                  "--http-port=8080"], "/proc/none")):
+            ran = subprocess.run([self.root / "usr/sbin/xenpoold", f"--config={conf}",
+                                  "--data-dir=/proc/none", *options],
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                 text=True, timeout=20)
+            self.assertEqual(ran.returncode, 1, ran.stdout)
+            self.assertIn(wanted, ran.stdout)
 
     @unittest.skipUnless(SYSTEMD, "no systemd here")
     def test_4_services(self):

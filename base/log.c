@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -36,7 +37,13 @@ bool log_level_parse(const char *s, enum log_level *ret)
 
 void log_set_thread(const char *name)
 {
+	char seen[16];
+
 	thread_name = name;
+	if (gettid() == getpid())
+		return;
+	snprintf(seen, sizeof seen, "%s", name);
+	pthread_setname_np(pthread_self(), seen);
 }
 
 /* A client's text in a message must not be able to forge a line of its own or

@@ -9,7 +9,9 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBU
 
 void log_set_level(enum log_level level);
 bool log_level_parse(const char *s, enum log_level *ret);
-/* Names the calling thread in its lines ("core", "front-1"). Borrowed. */
+/* Names the calling thread in its lines ("core", "front-1"), borrowed, and for
+ * top -H and the like, which see 15 characters. There the process's first thread
+ * keeps the program's name. */
 void log_set_thread(const char *name);
 void log_line(enum log_level level, const char *fmt, ...) _printf_(2, 3);
 

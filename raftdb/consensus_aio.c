@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/util.h"
 
 typedef long (*syscall_fn)(long number, ...);
@@ -30,6 +31,7 @@ static syscall_fn next_syscall(void)
 
 static void *end(void *context)
 {
+	log_set_thread("aio-end");
 	next_syscall()(SYS_io_destroy, context);
 	return NULL;
 }

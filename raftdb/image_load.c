@@ -156,9 +156,12 @@ static int read_rows(struct load *l, struct image_reason *why)
 
 	for (unsigned i = 0; i < n; i++)
 		t[i].load = l;
-	for (unsigned i = 1; i < n; i++)
+	for (unsigned i = 1; i < n; i++) {
 		t[i].started = pthread_create(&t[i].thread, NULL, run,
 					      &t[i]) == 0;
+		if (t[i].started)
+			pthread_setname_np(t[i].thread, "image-load");
+	}
 	run(&t[0]);
 	for (unsigned i = 0; i < n; i++) {
 		if (t[i].started)

@@ -1,4 +1,6 @@
 """A pool that forms, answers everywhere alike, and outlives restarts."""
+import os
+import pathlib
 import signal
 import threading
 import time
@@ -30,6 +32,19 @@ class Pool(PoolCase):
             status = m.status(c)
             self.assertEqual([x["role"] for x in status["members"]], ["voter"] * 3)
             self.assertEqual(len(c.SR.get_all()), len(set(c.SR.get_all())))
+
+    def test_01b_threads_have_names(self):
+        """What top -H shows; the first one has the program's."""
+        def names(process):
+            return {int(t): pathlib.Path(f"/proc/{process.pid}/task/{t}/comm").read_text()
+                    .strip() for t in os.listdir(f"/proc/{process.pid}/task")}
+        m = self.pool.members[0]
+        daemon, executor = names(m.daemon), names(m.executor)
+        self.assertEqual(daemon[m.daemon.pid], "xenpoold")
+        self.assertLessEqual({"front-0", "pool.db"}, set(daemon.values()))
+        self.assertEqual(executor[m.executor.pid], "xenpool-executo")
+        self.assertLessEqual({"worker-0", "looker", "consoles"}, set(executor.values()))
+        self.assertEqual(list(executor.values()).count("xenpool-executo"), 1, executor)
 
     def test_02_one_pool_of_everything(self):
         """What a member brought along when it joined is there once."""

@@ -1,3 +1,4 @@
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -766,6 +767,28 @@ static void test_log(void **state)
 	free(out);
 }
 
+static void *named_thread(void *data)
+{
+	log_set_thread("a-name-of-more-than-15");
+	pthread_getname_np(pthread_self(), data, 16);
+	return NULL;
+}
+
+static void test_thread_names(void **state)
+{
+	char seen[16], before[16];
+	pthread_t t;
+
+	assert_int_equal(pthread_create(&t, NULL, named_thread, seen), 0);
+	pthread_join(t, NULL);
+	assert_string_equal(seen, "a-name-of-more-");
+	pthread_getname_np(pthread_self(), before, sizeof before);
+	log_set_thread("another");
+	pthread_getname_np(pthread_self(), seen, sizeof seen);
+	assert_string_equal(seen, before);
+	log_set_thread("main");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -796,6 +819,7 @@ int main(void)
 		cmocka_unit_test(test_hex),
 		cmocka_unit_test(test_util),
 		cmocka_unit_test(test_log),
+		cmocka_unit_test(test_thread_names),
 	};
 
 	return cmocka_run_group_tests_name("base", tests, NULL, NULL);

@@ -25,8 +25,7 @@ PATIENCE = float(os.environ.get("XENPOOL_PATIENCE", "1"))
 def rest(seconds):
     """Between two looks at something that is awaited: where hosts are slow,
     looking takes the time that they need to get there."""
-    time.sleep(seconds * max(PATIENCE / 2, 1))
-
+    time.sleep(max(min(seconds * PATIENCE / 2, 2), seconds))
 
 
 # What a client sees of a member that is gone, or of one that has no majority.

@@ -135,7 +135,7 @@ class LifeCase(PoolCase):
             found = {k: d[k] for k in expected}
             if found == expected or time.monotonic() > end:
                 return self.assertEqual(found, expected)
-            time.sleep(4)  # asking takes the processor that the guest waits for
+            time.sleep(2)  # asking takes the processor that the guest waits for
 
     # ---- how far a guest has counted ----
 

@@ -1,4 +1,5 @@
 """HVM guests: what their QEMU shows and takes, and how little it may do."""
+import itertools
 import os
 import pathlib
 import re
@@ -132,11 +133,15 @@ class Hvm(LifeCase):
         return wait_for(stays, 20, "the guest does not count").pop()
 
     def press(self, viewer, key):
-        """Until the guest has taken it: it may still be in its BIOS."""
+        """Until the guest has taken it, and once more when it does not for a while:
+        it may still be in its BIOS."""
+        looks = itertools.count()
+
         def taken():
-            viewer.tell(f"type {key}")
+            if next(looks) % 8 == 0:
+                viewer.tell(f"type {key}")
             return self.picture(viewer).number(KEY) == ord(key)
-        wait_for(taken, 20, f"the guest takes the key {key}", pause=1)
+        wait_for(taken, 20, f"the guest takes the key {key}", pause=0.1)
 
     def qemu(self, member=None):
         """Numbers of the host's device models."""

@@ -109,6 +109,8 @@ char *job_image_path(const struct pool *p, const struct record *vm);
 enum job_go job_image_may_go(const struct store *s, const struct record *job);
 struct value *job_image_params(const struct pool *p, const struct record *job,
 			       const struct record *vm);
+/* Param of such a job: only a file that was not written after this (Unix s). */
+#define JOB_IMAGE_BEFORE "before"
 void job_image_dropped(struct job_end *e);
 void job_image_stays(struct job_end *e);
 

@@ -3,7 +3,7 @@
  * of the image. Such a job has no VM (it may be gone too) and waits as long as its
  * host is away.
  *
- * params: image (the file), vm (a uuid: whose image it is).
+ * params: image (the file), vm (a uuid: whose image it is), before (see job.h).
  */
 #include <stdio.h>
 #include <string.h>
@@ -95,9 +95,15 @@ enum job_go job_image_may_go(const struct store *s, const struct record *job)
 struct value *job_image_params(const struct pool *p, const struct record *job,
 			       const struct record *vm)
 {
-	return value_struct_of("image",
-			       value_ref(value_get(job->fields[F_job_params],
-						   "image")), NULL);
+	const struct value *params = job->fields[F_job_params];
+	const char *text = value_get_str(params, JOB_IMAGE_BEFORE);
+	struct value *image = value_ref(value_get(params, "image"));
+	int64_t before;
+
+	if (!int_parse(text, strlen(text), &before))
+		return value_struct_of("image", image, NULL);
+	return value_struct_of("image", image, "before", value_int(before),
+			       NULL);
 }
 
 void job_image_dropped(struct job_end *e)

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "pool/core.h"
-#include "pool/vm.h"
+#include "pool/job.h"
 
 static struct record *host_of(const struct store *s, const char *uuid)
 {
@@ -102,6 +102,28 @@ static void set_member(const struct store *s, struct txn *t,
 	draft_write(&d);
 }
 
+/* What was under way is at an end, but for files that nobody will resume and
+ * whose host was away: nothing else would ever remove them. A newer file of the
+ * same name is of a life that the backup does not know; it stays. */
+static void end_jobs(const struct store *s, struct txn *t)
+{
+	for (struct record *j = store_first(s, CLASS_job); j;
+	     j = store_next(s, j)) {
+		struct draft d;
+
+		if (!value_is_str(j->fields[F_job_kind], "drop_image") ||
+		    !store_get_class(s, CLASS_host, record_str(j, F_job_host))) {
+			txn_destroy(t, value_str(j->ref));
+			continue;
+		}
+		draft_edit(&d, t, j);
+		draft_map_put(&d, F_job_params, JOB_IMAGE_BEFORE,
+			      value_printf("%lld", (long long)record_int(
+							j, F_job_created)));
+		draft_write(&d);
+	}
+}
+
 int restore_prepare(struct store *s, const struct restore_host *h, char *why,
 		    size_t why_size)
 {
@@ -119,7 +141,7 @@ int restore_prepare(struct store *s, const struct restore_host *h, char *why,
 	end_operations(s, t);
 	destroy_all(s, t, CLASS_session);
 	destroy_all(s, t, CLASS_task);
-	destroy_all(s, t, CLASS_job);
+	end_jobs(s, t);
 	set_member(s, t, host, h);
 	txn_set(t, pool->cls, value_str(pool->ref), F_pool_master,
 		value_ref(host->ref));

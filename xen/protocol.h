@@ -78,9 +78,11 @@
  *              though its guest does not let go)
  *   suspend    image:<path>, timeout_s        (domain gone, image written)
  *   resume     image, config, paused          -> domid
- *   drop_image image                          (of a VM that shall not resume;
- *                                             ok also when there is none; of
- *                                             any fence, and raises none)
+ *   drop_image image, before: Unix s (any)    (of a VM that shall not resume;
+ *                                             ok also when there is none, and
+ *                                             when it was written later: then
+ *                                             it stays; of any fence, and
+ *                                             raises none)
  *   migrate_receive config                    -> domid (-1: not known yet),
  *                                             address, port, token
  *   migrate_send address, port, token, live:bool (true; false stops the guest

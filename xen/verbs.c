@@ -1,7 +1,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "base/log.h"
 #include "schema/call.h"
 #include "xen/verbs.h"
 
@@ -304,12 +306,25 @@ static int run_resume(struct verb_run *r)
 	return result_domid(r, rc, domid);
 }
 
+static bool is_newer(const char *image, int64_t before)
+{
+	struct stat st;
+
+	return lstat(image, &st) == 0 && st.st_mtime > before;
+}
+
 static int run_drop_image(struct verb_run *r)
 {
+	int64_t before = value_get_int(r->params, "before", INT64_MAX);
 	const char *image;
 
 	if (param_image(r, &image))
 		return XEN_FAILED;
+	if (is_newer(image, before)) {
+		log_warn("%s stays: it was written after it was to be removed",
+			 image);
+		return 0;
+	}
 	return r->ops->drop_image(r->xen, r->call, image);
 }
 

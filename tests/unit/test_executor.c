@@ -1,4 +1,6 @@
 /* The executor over its socket: lifecycle, order, fences, crashes, doors. */
+#include <time.h>
+
 #include "tests/unit/executor_host.h"
 
 static const char *const small[] = { "--memory-mib", "256", "--cpus", "4",
@@ -176,9 +178,16 @@ static void test_drop_image(void **state)
 	job_bad(h, "drop_image", VM1,
 		value_struct_of("image", value_stringz("image"), NULL),
 		"INVALID_VALUE");
+	/* Written since it was said. */
+	job_ok(h, "drop_image", VM1,
+	       value_struct_of("image", value_printf("%s/image", h->dir),
+			       "before", value_int(time(NULL) - 3600), NULL));
 	assert_true(image_exists(h));
-	job_ok(h, "drop_image", VM1, image_params(h, NULL));
+	job_ok(h, "drop_image", VM1,
+	       value_struct_of("image", value_printf("%s/image", h->dir),
+			       "before", value_int(time(NULL) + 3600), NULL));
 	assert_false(image_exists(h));
+	job_ok(h, "drop_image", VM1, image_params(h, NULL));
 	/* It was written down long ago, or has overtaken what was: neither it
 	 * nor the other is too late. */
 	job_send(h, "low", "drop_image", VM1, 0, image_params(h, NULL));

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "pool/foreign.h"
+#include "pool/restore.h"
 #include "tests/unit/vm_world.h"
 
 /* ---- images that nobody will resume ---- */
@@ -71,6 +72,45 @@ static void test_image_of_an_absent_host(void **state)
 	world_advance(2000);
 	assert_false(image_is_there(uuid));
 	assert_int_equal(store_count(w.store, CLASS_job), 0);
+}
+
+/* A backup of that time, restored: the file still goes, jobs of VMs do not go
+ * on. */
+static void test_image_after_a_restore(void **state)
+{
+	char vm[REF_LEN + 1], uuid[UUID_LEN + 1], text[24], id[24],
+		why[128];
+	struct restore_host me = { .uuid = w.h[0].uuid, .raft_id = id,
+				   .peer_address = "10.0.0.1:1",
+				   .fingerprint = "f", .certificate = "PEM" };
+	struct record *job;
+	struct reply start;
+
+	suspended(vm, uuid);
+	executor_stop(&w.h[0]);
+	do_ok("VM.hard_shutdown", S(vm));
+	make_vm(vm, "on its way");
+	call_at(&w.h[0], &start, "Async.VM.start", S(vm), B(false), B(false),
+		NULL);
+	reply_clear(&start);
+	assert_int_equal(store_count(w.store, CLASS_job), 2);
+	daemon_stop(&w.h[0]);
+	snprintf(id, sizeof id, "%llu",
+		 (unsigned long long)db_id_of_uuid(w.h[0].uuid));
+	assert_int_equal(restore_prepare(w.store, &me, why, sizeof why), 0);
+	assert_int_equal(store_count(w.store, CLASS_job), 1);
+	job = store_first(w.store, CLASS_job);
+	snprintf(text, sizeof text, "%lld",
+		 (long long)record_int(job, F_job_created));
+	assert_true(!strcmp(value_get_str(job->fields[F_job_params], "before"),
+			    text));
+	daemon_start(&w.h[0]);
+	lead(0);
+	executor_start(&w.h[0]);
+	world_advance(5000);
+	assert_false(image_is_there(uuid));
+	assert_int_equal(store_count(w.store, CLASS_job), 0);
+	assert_int_equal(dom_at(&w.h[0], vm), GONE);
 }
 
 /* While a job of the VM is on its way nobody touches its image. */
@@ -443,6 +483,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		one_test(test_unwanted_images_go),
 		one_test(test_image_of_an_absent_host),
+		one_test(test_image_after_a_restore),
 		one_test(test_image_of_a_busy_vm),
 		one_test(test_image_that_stays),
 		one_test(test_image_of_another),

@@ -161,7 +161,7 @@ TEST_EXTENSIONS = .py
 PY_LOG_COMPILER = $(PYTHON)
 TESTS = $(UNIT_TESTS) tests/check_layers.py tests/check_style.py \
 	tests/check_lists.py tests/check_schema.py tests/wire/test_front.py
-EXTRA_DIST += tests/unit/db_help.h tests/unit/executor_host.h tests/unit/pool_calls.h tests/unit/pool_help.h tests/unit/store_help.h tests/unit/vm_world.h tests/unit/vm_world_calls.h
+EXTRA_DIST += tests/unit/db_help.h tests/unit/executor_host.h tests/unit/pool_calls.h tests/unit/pool_help.h tests/unit/reply.h tests/unit/store_help.h tests/unit/vm_world.h tests/unit/vm_world_calls.h
 EXTRA_DIST += tests/run.py tests/check_layers.py tests/check_style.py \
 	tests/check_lists.py tests/check_schema.py \
 	tests/schema/check_facts.py tests/schema/alerts.tsv \

@@ -3,12 +3,9 @@
 #define TESTS_POOL_CALLS_H
 
 #include "tests/unit/pool_help.h"
+#include "tests/unit/reply.h"
 
 /* ---- calls ---- */
-
-struct reply {
-	struct value *result, *error;
-};
 
 static inline void reply_done(struct call *c)
 {
@@ -18,12 +15,6 @@ static inline void reply_done(struct call *c)
 	reply->result = TAKE_PTR(c->result);
 	reply->error = TAKE_PTR(c->error);
 	call_free(c);
-}
-
-static inline void reply_clear(struct reply *reply)
-{
-	value_unref(TAKE_PTR(reply->result));
-	value_unref(TAKE_PTR(reply->error));
 }
 
 /* Makes a call with arguments (taken) up to a NULL, without letting it run. */
@@ -87,24 +78,6 @@ static inline void call_begin(struct reply *reply, const char *session,
 		assert_non_null(reply_.result);                              \
 		reply_.result;                                               \
 	})
-
-/* As root: must fail like this, parameters up to a NULL. */
-static inline void error_matches(struct reply *reply, const char *code, ...)
-{
-	const char *text = code;
-	unsigned n = 0;
-	va_list ap;
-
-	assert_null(reply->result);
-	assert_non_null(reply->error);
-	va_start(ap, code);
-	for (; text; text = va_arg(ap, const char *)) {
-		assert_true(n < reply->error->n);
-		assert_string_equal(value_str(reply->error->items[n++]), text);
-	}
-	va_end(ap);
-	reply_clear(reply);
-}
 
 #define S(text) value_stringz(text)
 

@@ -314,7 +314,7 @@ static void test_bad_tokens(void **state)
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
 		call(&r, w.session, "event.from", value_set_empty(), S(bad[i]),
 		     value_float(0), NULL);
-		error_matches(&r, "EVENT_FROM_TOKEN_PARSE_FAILURE", bad[i],
+		expect_error(&r, "EVENT_FROM_TOKEN_PARSE_FAILURE", bad[i],
 			      NULL);
 	}
 }
@@ -380,8 +380,8 @@ static void test_logout_wakes(void **state)
 	call(&n, w.session, "event.next", NULL);
 	assert_null(r.error);
 	value_unref(result_of("session.logout", NULL));
-	error_matches(&r, "SESSION_INVALID", w.session, NULL);
-	error_matches(&n, "SESSION_INVALID", w.session, NULL);
+	expect_error(&r, "SESSION_INVALID", w.session, NULL);
+	expect_error(&n, "SESSION_INVALID", w.session, NULL);
 }
 
 static void test_too_many_calls(void **state)
@@ -392,7 +392,7 @@ static void test_too_many_calls(void **state)
 	for (unsigned i = 0; i < ARRAY_LEN(r); i++)
 		call(&r[i], w.session, "event.from", value_set_of("vm", NULL),
 		     S(token), value_float(30), NULL);
-	error_matches(&r[256], "TOO_MANY_PENDING_TASKS", NULL);
+	expect_error(&r[256], "TOO_MANY_PENDING_TASKS", NULL);
 	world_advance(31000);
 	for (unsigned i = 0; i < 256; i++) {
 		assert_non_null(r[i].result);
@@ -451,9 +451,9 @@ static void test_inject(void **state)
 	assert_string_equal(op_of(batch, ref), "mod");
 	assert_true(strcmp(value_str(injected), token_of(batch)) < 0);
 	call(&r, w.session, "event.inject", S("Network"), S(ref), NULL);
-	error_matches(&r, "HANDLE_INVALID", "Network", ref, NULL);
+	expect_error(&r, "HANDLE_INVALID", "Network", ref, NULL);
 	call(&r, w.session, "event.inject", S("VM"), S(ref), NULL);
-	error_matches(&r, "HANDLE_INVALID", "VM", ref, NULL);
+	expect_error(&r, "HANDLE_INVALID", "VM", ref, NULL);
 	next = from(value_set_of("network", NULL), token_of(batch), 0);
 	assert_int_equal(value_get(next, "events")->n, 0);
 }
@@ -466,7 +466,7 @@ static void test_next_tells_every_change(void **state)
 	struct reply r;
 
 	call(&r, w.session, "event.next", NULL);
-	error_matches(&r, "SESSION_NOT_REGISTERED", w.session, NULL);
+	expect_error(&r, "SESSION_NOT_REGISTERED", w.session, NULL);
 	value_unref(result_of("event.register", value_set_of("network", NULL),
 			      NULL));
 	call(&r, w.session, "event.next", NULL);
@@ -489,7 +489,7 @@ static void test_next_tells_every_change(void **state)
 	value_unref(result_of("event.unregister", value_set_of("network", NULL),
 			      NULL));
 	call(&r, w.session, "event.next", NULL);
-	error_matches(&r, "SESSION_NOT_REGISTERED", NULL);
+	expect_error(&r, "SESSION_NOT_REGISTERED", NULL);
 }
 
 static void test_next_is_bounded(void **state)
@@ -504,7 +504,7 @@ static void test_next_is_bounded(void **state)
 		network_rename(ref, name);
 	}
 	call(&r, w.session, "event.next", NULL);
-	error_matches(&r, "EVENTS_LOST", NULL);
+	expect_error(&r, "EVENTS_LOST", NULL);
 	value_unref(result_of("event.unregister", value_set_of("*", NULL), NULL));
 	value_unref(result_of("event.register", value_set_of("*", NULL), NULL));
 	network_rename(ref, "again");
@@ -547,7 +547,7 @@ static void test_reloaded(void **state)
 	world_advance(300);
 	assert_non_null(r.result);
 	assert_string_equal(op_of(r.result, ref), "add");
-	error_matches(&n, "EVENTS_LOST", NULL);
+	expect_error(&n, "EVENTS_LOST", NULL);
 	reply_clear(&r);
 }
 

@@ -94,7 +94,7 @@ static void check_dead(const struct subject *s, struct value *arg1,
 		call(&r, w.session, s->m->name, S(DEAD), arg1, NULL);
 	else
 		call(&r, w.session, s->m->name, S(DEAD), NULL);
-	error_matches(&r, "HANDLE_INVALID", s->c->name, DEAD, NULL);
+	expect_error(&r, "HANDLE_INVALID", s->c->name, DEAD, NULL);
 }
 
 static void check_get(const struct subject *s)
@@ -149,12 +149,12 @@ static void check_add_to(const struct subject *s)
 					     buf_cstr(&text))));
 	call(&r, w.session, s->m->name, S(s->ref), value_ref(key), value_ref(v),
 	     NULL);
-	error_matches(&r, "MAP_DUPLICATE_KEY", s->c->name, s->f->db_name,
+	expect_error(&r, "MAP_DUPLICATE_KEY", s->c->name, s->f->db_name,
 		      s->ref, buf_cstr(&text), NULL);
 	if (s->f->type->key->kind == TYPE_STRING) {
 		call(&r, w.session, s->m->name, S(s->ref), S(""), value_ref(v),
 		     NULL);
-		error_matches(&r, "INTERNAL_ERROR", NULL);
+		expect_error(&r, "INTERNAL_ERROR", NULL);
 	}
 	check_dead(s, value_ref(key), value_ref(v));
 }
@@ -192,7 +192,7 @@ static void check_get_by_uuid(const struct subject *s)
 
 	assert_string_equal(value_str(v), s->ref);
 	call(&r, w.session, s->m->name, S("nobody"), NULL);
-	error_matches(&r, "UUID_INVALID", s->c->name, "nobody", NULL);
+	expect_error(&r, "UUID_INVALID", s->c->name, "nobody", NULL);
 }
 
 static void check_get_by_name_label(const struct subject *s)
@@ -257,7 +257,7 @@ static void check_where(const struct subject *s)
 			assert_true(value_set_has(v, ref));
 	}
 	call(&r, w.session, s->m->name, S("field \"no_such\" = \"\""), NULL);
-	error_matches(&r, "INVALID_VALUE", "field \"no_such\" = \"\"", NULL);
+	expect_error(&r, "INVALID_VALUE", "field \"no_such\" = \"\"", NULL);
 }
 
 static bool is_argument(const struct field_def *f)
@@ -302,7 +302,7 @@ static void check_create(const struct subject *s)
 	if (required) {
 		assert_non_null(strstr(value_str(r.error->items[1]),
 				       "Dispatcher_FieldNotFound"));
-		error_matches(&r, "INTERNAL_ERROR", NULL);
+		expect_error(&r, "INTERNAL_ERROR", NULL);
 	}
 	reply_clear(&r);
 }
@@ -347,7 +347,7 @@ static void check_removed(const struct method_def *m)
 	c->owner = &r;
 	pool_call(w.pool, c);
 	world_run();
-	error_matches(&r, "MESSAGE_REMOVED", NULL);
+	expect_error(&r, "MESSAGE_REMOVED", NULL);
 }
 
 static void test_every_generated_method(void **state)
@@ -403,13 +403,13 @@ static void test_relations(void **state)
 	full_row(&schema_classes[CLASS_VM], vm);
 	full_row(&schema_classes[CLASS_VDI], vdi);
 	call(&r, w.session, "VBD.create", vbd_args(DEAD, vdi), NULL);
-	error_matches(&r, "HANDLE_INVALID", "VM", DEAD, NULL);
+	expect_error(&r, "HANDLE_INVALID", "VM", DEAD, NULL);
 	vbd = result_of("VBD.create", vbd_args(vm, vdi), NULL);
 	vbds = result_of("VM.get_VBDs", S(vm), NULL);
 	assert_int_equal(vbds->n, 1);
 	assert_true(value_equal(vbds->items[0], vbd));
 	call(&r, w.session, "VDI.destroy", S(vdi), NULL);
-	error_matches(&r, "VDI_IN_USE", vdi, "destroy", NULL);
+	expect_error(&r, "VDI_IN_USE", vdi, "destroy", NULL);
 	value_unref(result_of("VBD.destroy", value_ref(vbd), NULL));
 	value_unref(result_of("VDI.destroy", S(vdi), NULL));
 	assert_int_equal(field_of(vm, F_VM_VBDs)->n, 0);
@@ -432,7 +432,7 @@ static void test_destroy_races_with_use(void **state)
 	txn_set(t, &schema_classes[CLASS_VBD], vbd, F_VBD_VDI, S(vdi));
 	assert_int_equal(apply(t).status, TXN_OK);
 	world_run();
-	error_matches(&r, "VDI_IN_USE", vdi, NULL);
+	expect_error(&r, "VDI_IN_USE", vdi, NULL);
 }
 
 /* Tried on a store in which the other side of a relation still is. */
@@ -450,7 +450,7 @@ static void test_create_races_with_destroy(void **state)
 	txn_destroy(t, vdi);
 	assert_int_equal(apply(t).status, TXN_OK);
 	world_run();
-	error_matches(&r, "HANDLE_INVALID", "VDI", vdi, NULL);
+	expect_error(&r, "HANDLE_INVALID", "VDI", vdi, NULL);
 }
 
 /* ---- messages ---- */
@@ -470,7 +470,7 @@ static void test_messages(void **state)
 		      S(uuid), S(""), NULL);
 	call(&r, w.session, "message.create", S("C"), value_int(1), S("VM"),
 	     S(uuid), S(""), NULL);
-	error_matches(&r, "UUID_INVALID", "VM", uuid, NULL);
+	expect_error(&r, "UUID_INVALID", "VM", uuid, NULL);
 	since = result_of("message.get_since", value_datetime(first), NULL);
 	assert_int_equal(since->n, 1);
 	assert_non_null(value_get(since, value_str(b)));
@@ -486,10 +486,10 @@ static void test_messages(void **state)
 	assert_true(value_equal(found, a));
 	call(&r, w.session, "message.destroy_many",
 	     value_set_of(value_str(a), DEAD, NULL), NULL);
-	error_matches(&r, "HANDLE_INVALID", "message", DEAD, NULL);
+	expect_error(&r, "HANDLE_INVALID", "message", DEAD, NULL);
 	call(&r, w.session, "message.destroy_all",
 	     value_map_of("after", S("yesterday"), NULL), NULL);
-	error_matches(&r, "INVALID_VALUE", "after", "yesterday", NULL);
+	expect_error(&r, "INVALID_VALUE", "after", "yesterday", NULL);
 	value_unref(result_of("message.destroy_all",
 			      value_map_of("priority", S("1"), NULL), NULL));
 	all = result_of("message.get_all", NULL);

@@ -50,11 +50,11 @@ static void test_wrong_password_is_slow(void **state)
 	world_advance(4999);
 	assert_null(r.error);
 	world_advance(1);
-	error_matches(&r, "SESSION_AUTHENTICATION_FAILED", "root", NULL);
+	expect_error(&r, "SESSION_AUTHENTICATION_FAILED", "root", NULL);
 	call(&r, NULL, "session.login_with_password", S("eve"), S("secret"),
 	     NULL);
 	world_advance(5000);
-	error_matches(&r, "SESSION_AUTHENTICATION_FAILED", "eve", NULL);
+	expect_error(&r, "SESSION_AUTHENTICATION_FAILED", "eve", NULL);
 }
 
 static void test_password_checks_are_bounded(void **state)
@@ -86,7 +86,7 @@ static void test_change_password(void **state)
 	assert_non_null(r.result);
 	reply_clear(&r);
 	call(&r, w.session, "session.change_password", S(""), S(""), NULL);
-	error_matches(&r, "CHANGE_PASSWORD_REJECTED", NULL);
+	expect_error(&r, "CHANGE_PASSWORD_REJECTED", NULL);
 }
 
 /* The hash changes while an old one is being checked: the login fails. */
@@ -106,7 +106,7 @@ static void test_login_races_with_change(void **state)
 	apply(t);
 	w.hold = false;
 	world_advance(6000);
-	error_matches(&r, "SESSION_AUTHENTICATION_FAILED", NULL);
+	expect_error(&r, "SESSION_AUTHENTICATION_FAILED", NULL);
 }
 
 static void test_logout(void **state)
@@ -116,7 +116,7 @@ static void test_logout(void **state)
 
 	value_unref(result_of("session.logout", NULL));
 	call(&r, w.session, "VM.get_all", NULL);
-	error_matches(&r, "SESSION_INVALID", value_str(gone), NULL);
+	expect_error(&r, "SESSION_INVALID", value_str(gone), NULL);
 }
 
 static void test_local_sessions(void **state)
@@ -136,13 +136,13 @@ static void test_local_sessions(void **state)
 	assert_non_null(r.result);
 	reply_clear(&r);
 	call(&r, w.session, "VM.get_all", NULL);
-	error_matches(&r, "CANNOT_CONTACT_HOST", w.host, NULL);
+	expect_error(&r, "CANNOT_CONTACT_HOST", w.host, NULL);
 	call(&r, ref, "session.local_logout", NULL);
 	assert_non_null(r.result);
 	reply_clear(&r);
 	w.barrier_error = 0;
 	call(&r, ref, "VM.get_all", NULL);
-	error_matches(&r, "SESSION_INVALID", ref, NULL);
+	expect_error(&r, "SESSION_INVALID", ref, NULL);
 }
 
 /* A call by name with what its client wants of the store; the reply's call
@@ -254,7 +254,7 @@ static void test_changes_are_tried_first(void **state)
 	assert_int_equal(w.barriers, before);
 	call(&r, w.session, "session.add_to_other_config", S(w.session),
 	     S("k"), S("v"), NULL);
-	error_matches(&r, "MAP_DUPLICATE_KEY", "session", "other_config",
+	expect_error(&r, "MAP_DUPLICATE_KEY", "session", "other_config",
 		      w.session, "k", NULL);
 	assert_int_equal(w.barriers, before + 1);
 	/* A member that has lost the majority says so, and soon. */
@@ -263,7 +263,7 @@ static void test_changes_are_tried_first(void **state)
 	before = w.submits;
 	call(&r, w.session, "session.add_to_other_config", S(w.session),
 	     S("k2"), S("v"), NULL);
-	error_matches(&r, "CANNOT_CONTACT_HOST", w.host, NULL);
+	expect_error(&r, "CANNOT_CONTACT_HOST", w.host, NULL);
 	assert_int_equal(w.submits, before);
 }
 
@@ -306,7 +306,7 @@ static void test_logout_before_a_tried_change(void **state)
 	assert_int_equal(apply(t).status, TXN_OK);
 	w.hold = false;
 	world_run();
-	error_matches(&r, "SESSION_INVALID", session, NULL);
+	expect_error(&r, "SESSION_INVALID", session, NULL);
 }
 
 static void test_order_of_checks(void **state)
@@ -316,21 +316,21 @@ static void test_order_of_checks(void **state)
 
 	limited_session(limited, value_set_empty());
 	call(&r, NULL, "VM.fly", NULL);
-	error_matches(&r, "MESSAGE_METHOD_UNKNOWN", "VM.fly", NULL);
+	expect_error(&r, "MESSAGE_METHOD_UNKNOWN", "VM.fly", NULL);
 	call(&r, "OpaqueRef:nobody", "VM.fly", NULL);
-	error_matches(&r, "SESSION_INVALID", "OpaqueRef:nobody", NULL);
+	expect_error(&r, "SESSION_INVALID", "OpaqueRef:nobody", NULL);
 	call(&r, w.session, "VM.fly", NULL);
-	error_matches(&r, "MESSAGE_METHOD_UNKNOWN", "VM.fly", NULL);
+	expect_error(&r, "MESSAGE_METHOD_UNKNOWN", "VM.fly", NULL);
 	/* Nothing of VMs is in this pool: denied before not implemented. */
 	call(&r, limited, "VM.start", S("OpaqueRef:x"), value_bool(false),
 	     value_bool(false), NULL);
-	error_matches(&r, "RBAC_PERMISSION_DENIED", "vm.start",
+	expect_error(&r, "RBAC_PERMISSION_DENIED", "vm.start",
 		      "No permission in user session. (Roles with this "
 		      "permission: pool-admin, pool-operator, vm-power-admin, "
 		      "vm-admin, vm-operator)", NULL);
 	call(&r, w.session, "Async.VM.start", S("OpaqueRef:x"),
 	     value_bool(false), value_bool(false), NULL);
-	error_matches(&r, "NOT_IMPLEMENTED", "VM.start", NULL);
+	expect_error(&r, "NOT_IMPLEMENTED", "VM.start", NULL);
 }
 
 static void test_removed_and_internal(void **state)
@@ -349,13 +349,13 @@ static void test_removed_and_internal(void **state)
 	}
 	if (removed) {
 		call(&r, w.session, removed->name, NULL);
-		error_matches(&r, "MESSAGE_REMOVED", NULL);
+		expect_error(&r, "MESSAGE_REMOVED", NULL);
 	}
 	assert_non_null(internal);
 	call(&r, w.session, internal->name, NULL);
 	assert_non_null(strstr(value_str(r.error->items[1]),
 			       "call attempted with non-pool (external)"));
-	error_matches(&r, "INTERNAL_ERROR", NULL);
+	expect_error(&r, "INTERNAL_ERROR", NULL);
 }
 
 static void test_guarded_keys(void **state)
@@ -373,14 +373,14 @@ static void test_guarded_keys(void **state)
 	assert_non_null(r.result);
 	reply_clear(&r);
 	call(&r, ref, plain, S(pool), S("folder"), S("1"), NULL);
-	error_matches(&r, "RBAC_PERMISSION_DENIED",
+	expect_error(&r, "RBAC_PERMISSION_DENIED",
 		      "pool.add_to_other_config/key:folder", NULL);
 	call(&r, folder, plain, S(pool), S("XenCenter.CustomFields.x"), S("1"),
 	     NULL);
 	assert_non_null(r.result);
 	reply_clear(&r);
 	call(&r, folder, plain, S(pool), S("b"), S("1"), NULL);
-	error_matches(&r, "RBAC_PERMISSION_DENIED", plain, NULL);
+	expect_error(&r, "RBAC_PERMISSION_DENIED", plain, NULL);
 }
 
 static void test_last_active(void **state)
@@ -523,10 +523,10 @@ static void test_subject_roles(void **state)
 			      S(read_only), NULL));
 	call(&r, w.session, "subject.add_to_roles", value_ref(subject),
 	     S(read_only), NULL);
-	error_matches(&r, "ROLE_ALREADY_EXISTS", NULL);
+	expect_error(&r, "ROLE_ALREADY_EXISTS", NULL);
 	call(&r, w.session, "subject.add_to_roles", value_ref(subject),
 	     S("OpaqueRef:x"), NULL);
-	error_matches(&r, "ROLE_NOT_FOUND", NULL);
+	expect_error(&r, "ROLE_NOT_FOUND", NULL);
 	value_unref(result_of("subject.remove_from_roles", value_ref(subject),
 			      S(value_str(role_by_name("pool-admin")->ref)),
 			      NULL));

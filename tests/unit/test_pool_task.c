@@ -164,7 +164,7 @@ static void test_async_task_cannot_be_written(void **state)
 
 	w.submit_error = -ETIMEDOUT;
 	call(&r, w.session, "Async.VM.pause", VM_ARG, NULL);
-	error_matches(&r, "CANNOT_CONTACT_HOST", w.host, NULL);
+	expect_error(&r, "CANNOT_CONTACT_HOST", w.host, NULL);
 	assert_int_equal(runs, 0);
 }
 
@@ -210,10 +210,10 @@ static void test_commit_without_majority(void **state)
 
 	w.submit_error = -ETIMEDOUT;
 	call(&r, w.session, "VM.pause", VM_ARG, NULL);
-	error_matches(&r, "CANNOT_CONTACT_HOST", w.host, NULL);
+	expect_error(&r, "CANNOT_CONTACT_HOST", w.host, NULL);
 	w.submit_error = -ENOSPC;
 	call(&r, w.session, "VM.pause", VM_ARG, NULL);
-	error_matches(&r, "OUT_OF_SPACE", NULL);
+	expect_error(&r, "OUT_OF_SPACE", NULL);
 }
 
 /* ---- waiting ---- */
@@ -246,12 +246,12 @@ static void test_wait_ends_at_deadline(void **state)
 	world_advance(7200 * 1000 - 1);
 	assert_null(r.error);
 	world_advance(1);
-	error_matches(&r, "OTHER_OPERATION_IN_PROGRESS", "network", network,
+	expect_error(&r, "OTHER_OPERATION_IN_PROGRESS", "network", network,
 		      NULL);
 	wait_limit_ms = 3000;
 	call(&r, w.session, "VM.unpause", VM_ARG, NULL);
 	world_advance(3000);
-	error_matches(&r, "OTHER_OPERATION_IN_PROGRESS", NULL);
+	expect_error(&r, "OTHER_OPERATION_IN_PROGRESS", NULL);
 }
 
 static void test_waiting_is_cancelled(void **state)
@@ -319,7 +319,7 @@ static void test_sync_job_fails(void **state)
 
 	call(&r, w.session, "VM.snapshot", VM_ARG, S("n"), NULL);
 	job_ends(NULL, api_error("VM_BAD_POWER_STATE", "a", "b", "c", NULL));
-	error_matches(&r, "VM_BAD_POWER_STATE", "a", "b", "c", NULL);
+	expect_error(&r, "VM_BAD_POWER_STATE", "a", "b", "c", NULL);
 	assert_null(store_get(w.store, job_task));
 }
 
@@ -415,9 +415,9 @@ static void test_other_users_tasks(void **state)
 			     NULL));
 	apply(t);
 	call(&r, bob, "task.destroy", value_ref(task), NULL);
-	error_matches(&r, "RBAC_PERMISSION_DENIED", "task.destroy/any", NULL);
+	expect_error(&r, "RBAC_PERMISSION_DENIED", "task.destroy/any", NULL);
 	call(&r, bob, "task.cancel", value_ref(task), NULL);
-	error_matches(&r, "RBAC_PERMISSION_DENIED", "task.destroy/any", NULL);
+	expect_error(&r, "RBAC_PERMISSION_DENIED", "task.destroy/any", NULL);
 	call(&r, bob, "task.create", S(""), S(""), NULL);
 	own = r.result;
 	call(&r, bob, "task.cancel", value_ref(own), NULL);
@@ -519,9 +519,9 @@ static void test_async_calls_are_limited(void **state)
 	for (int i = 0; i < 4096; i++)
 		value_unref(result_of("Async.VM.unpause", VM_ARG, NULL));
 	call(&r, w.session, "Async.VM.unpause", VM_ARG, NULL);
-	error_matches(&r, "TOO_MANY_PENDING_TASKS", NULL);
+	expect_error(&r, "TOO_MANY_PENDING_TASKS", NULL);
 	call(&r, w.session, "task.create", S(""), S(""), NULL);
-	error_matches(&r, "TOO_MANY_PENDING_TASKS", NULL);
+	expect_error(&r, "TOO_MANY_PENDING_TASKS", NULL);
 	rename_to("free");
 	world_run();
 	assert_int_equal(req_count(w.pool), 0);

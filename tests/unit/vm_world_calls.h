@@ -3,9 +3,7 @@
 #ifndef TESTS_UNIT_VM_WORLD_CALLS_H
 #define TESTS_UNIT_VM_WORLD_CALLS_H
 
-struct reply {
-	struct value *result, *error;
-};
+#include "tests/unit/reply.h"
 
 /* Where a stream's lease is to be left; NULL: it ends with the call. */
 static struct lease **keep_lease;
@@ -19,12 +17,6 @@ static inline void reply_done(struct call *c)
 	reply->result = TAKE_PTR(c->result);
 	reply->error = TAKE_PTR(c->error);
 	call_free(c);
-}
-
-static inline void reply_clear(struct reply *reply)
-{
-	value_unref(TAKE_PTR(reply->result));
-	value_unref(TAKE_PTR(reply->error));
 }
 
 /* Arguments are taken, up to a NULL. The world does not run. */
@@ -68,13 +60,6 @@ static inline void call_begin(struct sim_host *h, struct reply *reply,
 		world_run();             \
 	} while (0)
 
-static inline void show_error(const char *what, const struct value *error)
-{
-	fail_msg("%s: %s %s %s", what, value_str(error->items[0]),
-		 error->n > 1 ? value_str(error->items[1]) : "",
-		 error->n > 2 ? value_str(error->items[2]) : "");
-}
-
 /* At the first member; must succeed. The result is the caller's. */
 #define ok(...)                                                    \
 	({                                                         \
@@ -87,24 +72,6 @@ static inline void show_error(const char *what, const struct value *error)
 		r_.result;                                         \
 	})
 #define do_ok(...) value_unref(ok(__VA_ARGS__))
-
-static inline void expect_error(struct reply *reply, const char *code, ...)
-{
-	const char *text = code;
-	unsigned n = 0;
-	va_list ap;
-
-	assert_null(reply->result);
-	assert_non_null(reply->error);
-	va_start(ap, code);
-	for (; text; text = va_arg(ap, const char *)) {
-		if (n >= reply->error->n)
-			show_error("too few parameters", reply->error);
-		assert_string_equal(value_str(reply->error->items[n++]), text);
-	}
-	va_end(ap);
-	reply_clear(reply);
-}
 
 /* fails((call...), code, params...) */
 #define UNPACK(...) __VA_ARGS__

@@ -224,16 +224,20 @@ class Hvm(LifeCase):
                  "what the guest wrote is on the disk")
         self.assert_settled(c)
 
+    def says_it_can_suspend(self):
+        """For a guest without drivers."""
+        domid = self.c.VM.get_domid(self.vm)
+        self.a.machine.run("for f in suspend shutdown; do xenstore-write "
+                           f"/local/domain/{domid}/control/feature-$f 1; done")
+        wait_for(lambda: "suspend" in self.c.VM.get_allowed_operations(self.vm), 20,
+                 "the guest could be suspended")
+
     def test_04_it_stays(self):
         """QEMU without rights could not open the disks again: nothing is begun,
         also when the guest's drivers would take part."""
         self.runs()
         c, viewer = self.c, self.view(self.a)
-        domid = c.VM.get_domid(self.vm)
-        self.a.machine.run("for f in suspend shutdown; do xenstore-write "
-                           f"/local/domain/{domid}/control/feature-$f 1; done")
-        wait_for(lambda: "suspend" in c.VM.get_allowed_operations(self.vm), 20,
-                 "the guest could be suspended")
+        self.says_it_can_suspend()
         error = self.error(c.VM.suspend, self.vm)
         self.assertEqual(error[:2], ["VM_NON_SUSPENDABLE", self.vm])
         self.assertIn("--device-model", error[2])
@@ -277,6 +281,31 @@ class Hvm(LifeCase):
         self.assertTrue(re.search(f"no user {USER} on this host", error[1]), error)
         self.assertEqual(self.state(self.vm), "Halted")
         self.assertEqual(self.domains_of(self.vm), [])
+        self.assert_settled(c)
+
+    def test_07_with_rights(self):
+        """A host whose QEMU keeps root's rights can suspend its guests: the screen
+        and the count go on from where they were."""
+        c = self.c
+        if self.state(self.vm) != "Halted":
+            c.VM.hard_shutdown(self.vm)
+        self.a.kill("executor")
+        self.a.start_executor("--device-model=root")
+        wait_for(lambda: c.host.get_enabled(self.host_a), 20, "the host serves again")
+        self.runs()
+        self.counts(viewer := self.view(self.a))
+        self.says_it_can_suspend()
+        before = self.shows(viewer, COUNT, lambda n: n > 20, "it counts").number(COUNT)
+        c.VM.suspend(self.vm)
+        self.assertEqual((self.state(self.vm), self.qemu()), ("Suspended", []))
+        self.assertEqual(self.domains_of(self.vm), [])
+        c.VM.resume(self.vm, False, False)
+        self.assert_domain(self.vm, "running")
+        count = self.counts(self.view(self.a)).number(COUNT)
+        self.assertGreater(count, before)
+        self.assertEqual(len(self.qemu()), 1)
+        c.VM.hard_shutdown(self.vm)
+        self.assertEqual(self.qemu(), [])
         self.assert_settled(c)
 
 

@@ -177,14 +177,12 @@ bool xl_is_restricted(struct xl_worker *w, uint32_t domid)
 	libxl_domain_config cfg;
 	bool restricted;
 
-	if (xl_type_of(w, domid) != LIBXL_DOMAIN_TYPE_HVM)
-		return false;
 	libxl_domain_config_init(&cfg);
-	/* What cannot be known is not risked. */
 	restricted = libxl_retrieve_domain_configuration(w->ctx, domid, &cfg,
-							 NULL) ||
-		     libxl_defbool_is_default(cfg.b_info.dm_restrict) ||
-		     libxl_defbool_val(cfg.b_info.dm_restrict);
+							 NULL) == 0 &&
+		     cfg.c_info.type == LIBXL_DOMAIN_TYPE_HVM &&
+		     (libxl_defbool_is_default(cfg.b_info.dm_restrict) ||
+		      libxl_defbool_val(cfg.b_info.dm_restrict));
 	libxl_domain_config_dispose(&cfg);
 	return restricted;
 }

@@ -112,6 +112,9 @@ struct value *job_image_params(const struct pool *p, const struct record *job,
 /* Param of such a job: only a file that was not written after this (Unix s). */
 #define JOB_IMAGE_BEFORE "before"
 void job_image_dropped(struct job_end *e);
+/* A suspend has failed here: what it left of a file, be it that its executor was
+ * killed, goes too. */
+void job_image_unmade(struct job_end *e);
 void job_image_stays(struct job_end *e);
 
 /* ---- job_evacuate.c ---- */

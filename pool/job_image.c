@@ -1,7 +1,7 @@
 /* The file of a suspended VM that nobody will resume: removed by the host that
  * has it, by a job of that host's own, written with the transaction that lets go
- * of the image. Such a job has no VM (it may be gone too) and waits as long as its
- * host is away.
+ * of the image, or that says that a suspend has failed. Such a job has no VM (it may
+ * be gone too) and waits as long as its host is away.
  *
  * params: image (the file), vm (a uuid: whose image it is), before (see job.h).
  */
@@ -35,25 +35,42 @@ static bool whose_image(const char *path, char out[UUID_LEN + 1])
 	return uuid_valid(out, UUID_LEN);
 }
 
+static void drop_by_job(const struct pool *p, struct txn *t,
+			struct record *host, const char *path, const char *vm)
+{
+	struct job_spec spec = { .kind = "drop_image", .step = "run",
+				 .host = host, .task = "", .author = "image" };
+
+	job_create(p, t, NULL, &spec,
+		   value_map_of("image", value_stringz(path), "vm",
+				value_stringz(vm), NULL), NULL);
+}
+
 bool job_image_drop(const struct pool *p, struct txn *t, const char *vdi_ref)
 {
 	const struct store *s = p->hooks.store(p->hooks.data);
 	const struct record *vdi = store_get_class(s, CLASS_VDI, vdi_ref);
 	const struct value *config = vdi ? vdi->fields[F_VDI_sm_config] : NULL;
-	struct job_spec spec = { .kind = "drop_image", .step = "run",
-				 .task = "", .author = "image" };
+	struct record *host;
 	char vm[UUID_LEN + 1];
 
 	if (!vdi || !value_is_str(vdi->fields[F_VDI_type], "suspend") ||
 	    !whose_image(value_get_str(config, "path"), vm))
 		return false;
-	spec.host = store_by_uuid(s, CLASS_host, value_get_str(config, "host"));
-	if (spec.host)
-		job_create(p, t, NULL, &spec,
-			   value_map_of("image",
-					value_ref(value_get(config, "path")),
-					"vm", value_stringz(vm), NULL), NULL);
+	host = store_by_uuid(s, CLASS_host, value_get_str(config, "host"));
+	if (host)
+		drop_by_job(p, t, host, value_get_str(config, "path"), vm);
 	return true;
+}
+
+void job_image_unmade(struct job_end *e)
+{
+	_cleanup_(freep) char *path = job_image_path(e->p, e->vm.now);
+	struct record *host = job_host(e, F_job_host);
+
+	if (host)
+		drop_by_job(e->p, e->t, host, path,
+			    record_str(e->vm.now, F_VM_uuid));
 }
 
 /* Whether another suspend has written the file anew; a client may also have

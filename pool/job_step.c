@@ -233,6 +233,12 @@ static void suspend_done(struct job_end *e)
 	job_finish(e);
 }
 
+static void suspend_failed(struct job_end *e)
+{
+	job_image_unmade(e);
+	failed(e);
+}
+
 static void finished(struct job_end *e)
 {
 	job_finish(e);
@@ -270,8 +276,8 @@ static const struct job_step plain_steps[] = {
 	  DEAD_FAIL, true, NULL, 0, 0, NULL },
 	{ "hard_reboot", "run", "hard_reboot", config_params,
 	  reboot_done, failed, DEAD_FAIL, false, NULL, 0, 1, NULL },
-	{ "suspend", "run", "suspend", suspend_params, suspend_done, failed,
-	  DEAD_WAIT, true, NULL, 0, 1, NULL },
+	{ "suspend", "run", "suspend", suspend_params, suspend_done,
+	  suspend_failed, DEAD_WAIT, true, NULL, 0, 1, NULL },
 	{ "drop_image", "run", "drop_image", job_image_params,
 	  job_image_dropped, job_image_stays, DEAD_WAIT, false, NULL, 0, 1,
 	  job_image_may_go },

@@ -74,10 +74,14 @@ int sim_image_read(const char *path, const char *vm, struct sim_guest *ret)
 
 int sim_image_remove(const char *path, const char *vm)
 {
+	_cleanup_(freep) char *tmp = xasprintf("%s.tmp", path);
 	struct sim_guest old;
 	int r = sim_image_read(path, vm, &old);
 
+	if (r < 0 && r != -ENOENT)
+		return r;
 	if (r == 0 && unlink(path) < 0)
-		r = -errno;
-	return r == -ENOENT ? 0 : r;
+		return -errno;
+	/* What an attempt that was killed has left. */
+	return unlink(tmp) < 0 && errno != ENOENT ? -errno : 0;
 }

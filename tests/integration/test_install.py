@@ -156,7 +156,21 @@ class Unprivileged(PoolCase):
         self.assertTrue(list(folder.iterdir()))
         m.start_executor()
         gone()
-        self.assert_settled(self.client())
+        # It was killed in a suspend, of which nobody wants to hear again.
+        c = self.client()
+        vm = new_vm(c, "restless", start_ms=10, suspend_ms=20000)
+        c.VM.start(vm, False, False)
+        task = c.Async.VM.suspend(vm)
+        wait_for(lambda: c.VM.get_current_operations(vm), 5, "it begins")
+        m.kill("executor")
+        (folder / f"{c.VM.get_uuid(vm)}.image.tmp").write_text("half a guest")
+        c.task.cancel(task)
+        self.assertEqual(self.wait_ended(c, task)["status"], "cancelled")
+        m.start_executor()
+        gone()
+        self.assertEqual(c.VM.get_power_state(vm), "Running")
+        c.VM.hard_shutdown(vm)
+        self.assert_settled(c)
 
     def test_3_apart(self):
         """What is the executor's, the daemon's user cannot touch."""

@@ -83,11 +83,13 @@ class LabMember(Member):
         data = self.dir / "data"
         return (f"--backend={BACKEND}", f"--cert={data}/server.crt",
                 f"--key={data}/server.key", f"--trust={data}/members.json",
-                "--kernel-dir=/share/guest", "--disk-dir=/share/guest")
+                "--kernel-dir=/share/guest", "--disk-dir=/share/guest",
+                f"--image-dir={self.dir}/images")
 
     def __init__(self, pool, index, machine):
         super().__init__(pool, index, machine.cable)
         self.machine = machine
+        self.options = [f"--image-dir={self.dir}/images"]
 
     def _spawn(self, name, command, user=None):
         assert user is None, "dom0 has no other users"

@@ -1,6 +1,7 @@
 """Guests that attack the toolstack, and such as cannot be started, on the real
 Xen: what each costs is bounded, and everybody else is served meanwhile."""
 import os
+import struct
 import time
 import unittest
 
@@ -18,8 +19,43 @@ set -- ${s##*) }
 echo ${a[0]##*/} ${22} $((${12} + ${13}))
 done 2>/dev/null; true"""
 
+# Typed in a guest: for ever, 25 more nodes of 1.9 KiB of what XML and JSON make
+# longest, up to 2475 of them and then over again, and all that is told of a guest,
+# each time with another text.
+FLOOD = r"""(v=$(printf %0950d 0 | sed 's/0/\&"/g'); n=0; while :; do n=$((n+1)); set --; """ \
+    r"""for i in $(seq 25); do set -- "$@" data/k$((n%99))/$i "$n$v"; done; """ \
+    r"""xenstore-write "$@"; set --; """ \
+    r"""for i in os_name os_uname os_distro os_majorver os_minorver host_name domain; """ \
+    r"""do set -- "$@" data/$i "$n${v:0:500}"; done; """ \
+    r"""for i in $(seq 0 15); do set -- "$@" attr/eth$i/ip 10.1.$i.$((n%256)); done; """ \
+    r"""xenstore-write "$@" data/flood $n; done) >/dev/null 2>&1 &"""
+
+
+def falling_kernel():
+    """The smallest ELF file that Xen takes for a PV guest's kernel: its first
+    instruction is one that no processor has."""
+    base, at = 0xffffffff80000000, 0x100000
+
+    def note(kind, value):
+        if isinstance(value, str):
+            value = value.encode() + b"\0"
+        else:
+            value = struct.pack("<Q", value)
+        return (struct.pack("<III", 4, len(value), kind) + b"Xen\0" + value
+                + bytes(-len(value) % 4))
+    notes = b"".join((note(1, base + at), note(3, base), note(4, 0), note(5, "xen-3.0"),
+                      note(6, "linux"), note(8, "generic")))
+    code = b"\x0f\x0b" * 16
+    start = 64 + 2 * 56
+    head = b"\x7fELF\2\1\1".ljust(16, b"\0") + struct.pack(
+        "<HHIQQQIHHHHHH", 2, 62, 1, base + at, 64, 0, 0, 64, 56, 2, 64, 0, 0)
+    load = struct.pack("<IIQQQQQQ", 1, 7, 4096, base + at, at, len(code), len(code), 4096)
+    tell = struct.pack("<IIQQQQQQ", 4, 4, start, 0, 0, len(notes), len(notes), 4)
+    return (head + load + tell + notes).ljust(4096, b"\0") + code
+
 
 class Hostile(InsideCase):
+    members = 1
     pair = fallen = None  # VMs for more tests than one
 
     def begin(self, *starts):
@@ -31,18 +67,22 @@ class Hostile(InsideCase):
             self.counts_beyond(vm, 0)
 
     def faller(self):
-        """A VM that falls and starts again for ever, on the second host."""
+        """A VM that falls and starts again for ever; test_03 ends it, and until then
+        the pool is never without an operation."""
         if not Hostile.fallen:
             vm = self.vm("faller", "pv")
+            (self.a.machine.share / "guest/faller").write_bytes(falling_kernel())
+            self.c.VM.set_PV_kernel(vm, "/share/guest/faller")
             self.c.VM.set_PV_ramdisk(vm, "")
+            self.c.VM.set_memory_limits(vm, *[16 << 20] * 4)
             self.c.VM.set_actions_after_crash(vm, "restart")
-            self.c.VM.start_on(vm, self.host_b, False, False)
+            self.c.VM.start_on(vm, self.host_a, False, False)
             Hostile.fallen = vm
         self.made = [vm for vm in self.made if vm != self.fallen]
         return self.fallen
 
     def neighbours(self):
-        """An attacker and who lives with it on the first host."""
+        """An attacker and who lives with it."""
         self.faller()
         if not Hostile.pair:
             pair = self.talker("attacker"), self.talker("neighbour")
@@ -52,8 +92,8 @@ class Hostile(InsideCase):
         return self.pair
 
     def costs(self):
-        """{name: (KiB resident, seconds run)} of the processes of the first host
-        that belong to the toolstack; of several consoles the largest."""
+        """{name: (KiB resident, seconds run)} of the toolstack's processes; of
+        several consoles the largest."""
         found = {}
         for line in self.a.machine.run(COSTS).splitlines():
             name, pages, ticks = line.split()
@@ -62,17 +102,16 @@ class Hostile(InsideCase):
         return found
 
     def served(self, neighbour):
-        """Another guest's console, a call through either member, an operation on
-        another VM: how long all of it took."""
+        """Another guest's console, a new session, an operation on another VM: how
+        long all of it took."""
         begin = time.monotonic()
-        stream = self.open(self.b, neighbour)
+        stream = self.open(self.a, neighbour)
         stream.send(b"echo served\r")
         stream.until(b"GUEST echo served", SLOW)
         stream.sock.close()
-        for member in (self.a, self.b):
-            c = member.client()
-            self.assertIn(neighbour, c.VM.get_all())
-            c.close()
+        c = self.a.client()
+        self.assertIn(neighbour, c.VM.get_all())
+        c.close()
         self.c.VM.pause(neighbour)
         self.c.VM.unpause(neighbour)
         return time.monotonic() - begin
@@ -102,7 +141,7 @@ class Hostile(InsideCase):
         own.until(b"flooding the console\r\n" * 20, SLOW)
         own.sock.close()
         took = [self.served(neighbour)]
-        deaf = [self.open(m, attacker) for m in (self.a, self.b)]
+        deaf = [self.open(self.a, attacker) for _ in range(2)]
         took += [self.served(neighbour) for _ in range(2)]
         self.assert_modest(before, time.monotonic() - begin, "console flooded")
         say("others were served in " + ", ".join(f"{t:.1f} s" for t in took))
@@ -112,7 +151,47 @@ class Hostile(InsideCase):
         own.send(b"echo peace\r")
         own.until(b"GUEST echo peace", SLOW)
         deaf[0].until(b"GUEST echo peace", SLOW)
-        self.assert_settled(self.c)
+
+    def test_02_nodes(self):
+        """More nodes than a xenstored allows by default, each time others, by the
+        guest itself: the row that is told of it is bounded, and written as rarely as
+        any other's."""
+        c, (attacker, neighbour) = self.c, self.neighbours()
+        self.a.machine.run("xenstore-control quota set nodes 20000 && "
+                           "xenstore-control quota set memory 200000000")
+        near, own = self.open(self.a, neighbour), self.open(self.a, attacker)
+        own.send(b"run " + FLOOD.encode() + b"\r")
+        own.until(b"GUEST run", SLOW)
+        wait_for(lambda: self.guest_metrics(attacker).get("os_version", {}).get("distro"),
+                 20, "the flood is told of, what of it may be", 1)
+        before, begin = self.costs(), time.monotonic()
+        status = self.a.status()["generation"]
+        took = [self.served(neighbour) for _ in range(2)]
+        self.ask(near, "xenstore-write data/os_name Quiet data/updated 1")
+        wait_for(lambda: self.guest_metrics(neighbour).get("os_version", {}).get("name")
+                 == "Quiet", 20, "the neighbour is heard", 1)
+        heard = time.monotonic() - begin - sum(took)
+        wait_for(lambda: time.monotonic() - begin > 30, 10, "the flood has lasted", 1)
+        seconds = time.monotonic() - begin
+        writes = self.a.status()["generation"] - status
+        record = self.guest_metrics(attacker)
+        size = sum(len(k) + len(v) for m in record.values() if isinstance(m, dict)
+                   for k, v in m.items())
+        self.assert_modest(before, seconds, "xenstore flooded")
+        domid = c.VM.get_domid(attacker)
+        nodes = self.a.machine.run(
+            f"xenstore-list /local/domain/{domid}/data | grep -c '^k'; "
+            f"xenstore-read /local/domain/{domid}/data/flood").split()
+        say(f"{writes} writes, {size} bytes in its row, {nodes} folders of 25 nodes and "
+            f"rounds; others were served in " + ", ".join(f"{t:.1f} s" for t in took)
+            + f", a neighbour heard in {heard:.1f} s")
+        self.assertGreater(size, 1024)
+        self.assertLessEqual(size, 8192)
+        # One row in 5 s, 7 for each start of the faller; sessions, pauses and the
+        # neighbour's own besides.
+        self.assertLessEqual(writes, seconds / 5 + 7 * seconds / 15 + 40)
+        c.VM.hard_shutdown(attacker)
+        self.assertEqual(self.domains_of(attacker), [])
 
     def test_03_crash_after_crash(self):
         """A kernel that falls at once, of a VM that shall start again then: it has
@@ -140,14 +219,14 @@ class Hostile(InsideCase):
 
     def test_04_broken_files(self):
         """Each says what is wrong, leaves no domain, and no memory is lost."""
-        c, guest = self.c, self.b.machine.share / "guest"
+        c, guest = self.c, self.a.machine.share / "guest"
         (guest / "garbage").write_bytes(os.urandom(1 << 20))
         (guest / "lost").write_bytes(bytes(1 << 20))
         sr = c.SR.create(NULL, {"location": "/share/guest"}, "0", "files", "", "file",
                          "user", True, {})
         disk = c.VDI.introduce("", "", "", sr, "user", False, False, {}, "lost")
         (guest / "lost").unlink()
-        free = self.xen_free(self.b)
+        free = self.xen_free(self.a)
         for what, call, words in (
                 ("kernel of garbage", lambda vm: c.VM.set_PV_kernel(
                     vm, "/share/guest/garbage"), "Invalid kernel"),
@@ -162,7 +241,7 @@ class Hostile(InsideCase):
                     "qos_algorithm_params": {}}), "lost")):
             vm = self.vm(what, "pv")
             call(vm)
-            error = self.error(c.VM.start_on, vm, self.host_b, False, False)
+            error = self.error(c.VM.start_on, vm, self.host_a, False, False)
             say(f"{what}: {' '.join(error)[:200]}")
             self.assertNotEqual(error[0], "TASK_CANCELLED")
             self.assertIn(words, " ".join(error))
@@ -171,7 +250,7 @@ class Hostile(InsideCase):
             c.VM.destroy(vm)
             self.made.remove(vm)
         self.assert_settled(c)
-        wait_for(lambda: abs(self.xen_free(self.b) - free) <= 2, 10,
+        wait_for(lambda: abs(self.xen_free(self.a) - free) <= 2, 10,
                  "all of their memory is free again")
         for pbd in c.SR.get_PBDs(sr):
             c.PBD.unplug(pbd)

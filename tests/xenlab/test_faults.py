@@ -119,9 +119,11 @@ class Faults(InsideCase):
         """Killed while a VM starts: what its task says then is true."""
         c, vm = self.c, self.talker("begun")
         c.VM.set_PV_args(vm, f"{c.VM.get_PV_args(vm)} {NEVER_ASKED}")
+        self.hunt(self.a, "xenpool-executor --xl-worker start", "STOP")
         task = c.Async.VM.start_on(vm, self.host_a, False, False)
-        wait_for(lambda: c.VM.get_current_operations(vm), 10, "it begins", 0.3)
-        self.restart_daemon()
+        self.caught(self.a)
+        self.restart_daemon(lambda: self.a.machine.run(
+            "read -r _ pid </share/prey; kill -CONT $pid"))
         record = self.wait_ended(c, task, 60)
         say(f"daemon killed in a start: {record['status']} {record['error_info']}")
         self.assertEqual(record["status"], "success")

@@ -250,6 +250,10 @@ class Member:
         names = [None, "running", "paused", "shutdown"]
         return {d["vm"]: names[d["state"]] for d in state["domains"]}
 
+    def images(self):
+        """Names of the files of suspended VMs."""
+        return sorted(p.name for p in (self.dir / "data/images").glob("*"))
+
     def ticks(self, vm_uuid):
         """ms that the simulated guest has run since its boot; -1: no domain."""
         path = self.dir / "xen" / "state.json"

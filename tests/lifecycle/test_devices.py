@@ -2,7 +2,7 @@
 import threading
 import unittest
 
-from case import MIB, NULL, REAL, ApiError
+from case import MIB, NULL, REAL, ApiError, wait_for
 from devices import DeviceCase
 
 
@@ -184,6 +184,12 @@ class Devices(DeviceCase):
             self.assertEqual([int(r["memory_" + f]) for f in
                               ("dynamic_min", "dynamic_max", "target")], [size] * 3)
             self.assert_has(vm, memory=size)
+        if REAL:  # the simulated guest's are looked at in test_guest
+            c.VM.wait_memory_target_live(vm)
+            wait_for(lambda: c.VM.query_data_source(vm, "memory") == size, 20,
+                     "how much it has is told")
+            wait_for(lambda: 0 < c.VM.query_data_source(vm, "cpu_usage") <= 1, 20,
+                     "so is how much it runs")
         self.assertEqual(self.error(c.VM.set_memory_dynamic_range, vm, 32 * MIB,
                                     32 * MIB), ["MEMORY_CONSTRAINT_VIOLATION_ORDER"])
         self.assert_settled(c)

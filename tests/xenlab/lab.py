@@ -104,6 +104,9 @@ class LabMember(Member):
         path = self.machine.share / "log" / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
+    def images(self):
+        return self.machine.run(f"ls {self.dir}/images").split()
+
     def consoles(self, uuid):
         """The files in which a guest's console output is."""
         return (self.machine.share / "console").glob(f"guest-{uuid}*.log")

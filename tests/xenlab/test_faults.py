@@ -181,9 +181,6 @@ class Faults(InsideCase):
 
     # ---- in the middle of a guest's memory ----
 
-    def images(self):
-        return self.a.machine.run(f"ls {self.a.dir}/images").split()
-
     def interrupt(self, vm, prey, signal):
         """The suspend's task, when prey has been caught in it."""
         self.hunt(self.a, prey, signal, HELPER)
@@ -196,7 +193,7 @@ class Faults(InsideCase):
         self.assertEqual(self.state(vm), "Running")
         self.assert_counts(vm)
         self.assert_settled(self.c)
-        wait_for(lambda: self.images() == [], 10, "no half image stays", 1)
+        wait_for(lambda: self.a.images() == [], 10, "no half image stays", 1)
         self.assertNotIn("save-helper", self.a.machine.run("ps"))
 
     def test_04_worker_of_a_suspend(self):
@@ -227,7 +224,7 @@ class Faults(InsideCase):
         self.assertEqual(self.state(vm), "Running")
         c.task.cancel(task)
         self.assertEqual(self.wait_ended(c, task)["status"], "cancelled")
-        self.assertEqual(self.images(), [f"{c.VM.get_uuid(vm)}.image.tmp"])
+        self.assertEqual(self.a.images(), [f"{c.VM.get_uuid(vm)}.image.tmp"])
         self.a.start_executor()
         self.assert_goes_on(vm)
         task = self.interrupt(vm, EXECUTOR, "KILL")
@@ -236,7 +233,7 @@ class Faults(InsideCase):
         say(f"executor killed in a suspend: {record['status']} {record['error_info']}")
         self.assertEqual(record["status"], "success")
         self.assertEqual(self.state(vm), "Suspended")
-        self.assertEqual(self.images(), [f"{c.VM.get_uuid(vm)}.image"])
+        self.assertEqual(self.a.images(), [f"{c.VM.get_uuid(vm)}.image"])
         c.VM.resume(vm, False, False)
         self.assert_goes_on(vm)
         self.assert_one_life(vm)

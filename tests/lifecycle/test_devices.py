@@ -12,7 +12,8 @@ class Devices(DeviceCase):
         self.set_up_devices()
 
     def started(self, name, **more):
-        vm = self.vm(name, **more)
+        """Of the kind that is up sooner; what it does with devices is the same."""
+        vm = self.vm(name, "pv", **more)
         self.start(vm)
         return vm
 
@@ -78,7 +79,7 @@ class Devices(DeviceCase):
     def test_03_one_writer(self):
         """Two starts, and two plugs, that want the same disk at once."""
         c = self.c
-        vms = [self.vm(f"writer-{i}") for i in range(2)]
+        vms = [self.vm(f"writer-{i}", "pv") for i in range(2)]
         vbds = [self.drive(vm, "0", self.disks[0], mode="RW") for vm in vms]
 
         def race(name, args):
@@ -153,7 +154,7 @@ class Devices(DeviceCase):
     # ---- cards ----
 
     def test_06_cards(self):
-        c, vm = self.c, self.vm("cards")
+        c, vm = self.c, self.vm("cards", "pv")
         self.card(vm, "0")
         self.start(vm)
         self.assert_devices(vm, [], [0])

@@ -269,7 +269,9 @@ class FalseExecutor(PoolCase):
 
         def messages():
             return [m["body"] for m in c.message.get_all_records().values()
-                    if m["name"] == "FOREIGN_DOMAIN"]
+                    if m["name"] == "FOREIGN_DOMAIN"
+                    # one of the lies told before may have been believed
+                    and f"domid 4711, uuid {STRANGER}" in m["body"]]
 
         def listed(state):
             self.liar.say(state)
@@ -284,10 +286,10 @@ class FalseExecutor(PoolCase):
         self.assertRegex(text, f"domid 4711 .*{STRANGER} since "
                                r"\d{8}T\d\d:\d\d:\d\dZ")
         self.assertIn("and 1384 more", text)
-        self.assertEqual(len([b for b in messages() if STRANGER in b]), 1)
+        self.assertEqual(len(messages()), 1)
         wait_for(lambda: not listed(state()), 30, "foreign domains go")
         self.assertNotIn("FOREIGN", ctl(other, "status"))
-        self.assertEqual(len([b for b in messages() if STRANGER in b]), 1)
+        self.assertEqual(len(messages()), 1)
 
 
 if __name__ == "__main__":

@@ -57,8 +57,8 @@ class Lab(LabCase):
         self.pool.wait_formed(timeout=90)
 
     def test_06_cheap_cipher(self):
-        """dom0's libssl prefers the cipher that is cheapest under emulation, to
-        whatever a client prefers."""
+        """dom0's libssl takes the cipher that is cheapest under emulation from a client
+        that would rather have another."""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         for m in self.pool.members:

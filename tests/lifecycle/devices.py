@@ -1,4 +1,4 @@
-"""Drives and cards for tests of VMs."""
+"""Drives for tests of VMs."""
 from case import NULL, REAL, LifeCase
 
 FOLDER = "/share/guest"  # files that any laboratory host has, too
@@ -6,7 +6,7 @@ FILES = ("disk0.img", "disk1.img")
 
 
 class DeviceCase(LifeCase):
-    """Two disks in a storage repository, and a network."""
+    """Two disks in a storage repository."""
 
     def set_up_devices(self):
         c = self.c
@@ -15,8 +15,6 @@ class DeviceCase(LifeCase):
         self.addCleanup(self.drop_devices)
         self.disks = [c.VDI.introduce("", "", "", self.sr, "user", False, False, {}, f)
                       for f in FILES]
-        self.network = next(r for r, n in c.network.get_all_records().items()
-                            if n["PIFs"])
 
     def drop_devices(self):
         self.drop()
@@ -28,11 +26,6 @@ class DeviceCase(LifeCase):
         return self.c.VBD.create({
             "VM": vm, "VDI": disk or NULL, "userdevice": device, "bootable": False,
             "mode": mode, "type": kind, "unpluggable": True, "empty": not disk,
-            "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}})
-
-    def card(self, vm, device):
-        return self.c.VIF.create({
-            "VM": vm, "network": self.network, "device": device, "MAC": "", "MTU": "0",
             "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}})
 
     def start(self, vm):

@@ -149,10 +149,7 @@ class Faults(InsideCase):
         """Killed, and hung until the caller has had enough, with half a domain:
         nothing stays of it."""
         c, vm = self.c, self.vm("unborn", "pv")
-        network = next(r for r, n in c.network.get_all_records().items() if n["PIFs"])
-        c.VIF.create({"VM": vm, "network": network, "device": "0", "MAC": "", "MTU": "0",
-                      "other_config": {}, "qos_algorithm_type": "",
-                      "qos_algorithm_params": {}})
+        self.card(vm, "0")
         before = self.what_xen_has(self.a)
         for signal in ("KILL", "STOP"):
             self.hunt(self.a, "xenpool-executor --xl-worker start", signal, HOTPLUG)
